@@ -1,0 +1,103 @@
+"""What runs: one row for every container ever asked for, until its endpoint is gone."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class ReplicaState(models.TextChoices):
+    """Where a replica is in its life. The order is the order of life."""
+
+    WAITING = "waiting", _("Waiting")  # the image is being fetched, or there is no room yet
+    STARTING = "starting", _("Starting")  # the container is being made or loads its model
+    READY = "ready", _("Ready")  # healthy; in the gateway's snapshot
+    DRAINING = "draining", _("Draining")  # out of the snapshot, finishing its requests
+    STOPPED = "stopped", _("Stopped")  # ended because it was no longer wanted
+    FAILED = "failed", _("Failed")  # ended by itself, or never got healthy
+
+
+LIVE_STATES = (ReplicaState.WAITING, ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING)
+
+
+class Replica(models.Model):
+    """One running model server, or the record of one.
+
+    name         the container's name: deterministic, written before the container is made
+    slot         1…wanted; a replacement takes the slot of what it replaces with the next `attempt`
+    evidence     what was seen when it failed: {exit_code, oom_killed, logs, error, port}
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    endpoint = models.ForeignKey("endpoints.Endpoint", models.CASCADE, related_name="replicas")
+    revision = models.ForeignKey("endpoints.Revision", models.CASCADE, related_name="replicas")
+    slot = models.PositiveSmallIntegerField()
+    attempt = models.PositiveIntegerField(default=1)
+    generation = models.PositiveIntegerField(default=1)
+    name = models.CharField(max_length=80, unique=True)
+    state = models.CharField(
+        _("state"), max_length=12, choices=ReplicaState.choices, default=ReplicaState.WAITING, db_index=True
+    )
+    runtime = models.CharField(max_length=20, blank=True, default="")
+    runtime_id = models.CharField(max_length=100, blank=True, default="")
+    host = models.CharField(max_length=255, blank=True, default="")
+    port = models.PositiveIntegerField(default=0)
+    reason_code = models.CharField(max_length=60, blank=True, default="")
+    evidence = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    healthy_since = models.DateTimeField(null=True, blank=True)
+    ready_at = models.DateTimeField(null=True, blank=True)
+    drain_started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    # The pull task's heartbeat: a pull whose beat is old belongs to a dead worker and is started again.
+    pull_beat_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("replica")
+        verbose_name_plural = _("replicas")
+        ordering = ["slot", "-attempt"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["endpoint", "revision", "slot", "attempt"], name="replica_attempt_unique"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class PhaseName(models.TextChoices):
+    """The steps of a deployment that a person follows live (contract §5), in order."""
+
+    QUEUED = "queued", _("Queued")
+    SCHEDULING = "scheduling", _("Scheduling")
+    PULLING = "pulling", _("Pulling image")
+    CREATING = "creating", _("Creating")
+    STARTING = "starting", _("Starting")
+    LOADING = "loading", _("Loading model")
+    HEALTH_CHECK = "health_check", _("Health check")
+    ROUTING = "routing", _("Routing")
+    ACTIVE = "active", _("Active")
+
+
+class DeployPhase(models.Model):
+    """One step of one replica's way to traffic, with its times. bytes_* are the pull's."""
+
+    replica = models.ForeignKey(Replica, models.CASCADE, related_name="phases")
+    name = models.CharField(max_length=16, choices=PhaseName.choices)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True, blank=True)
+    bytes_done = models.BigIntegerField(default=0)
+    bytes_total = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("deploy phase")
+        verbose_name_plural = _("deploy phases")
+        ordering = ["started_at", "id"]
+        constraints = [models.UniqueConstraint(fields=["replica", "name"], name="phase_once_a_replica")]
+
+    def __str__(self) -> str:
+        return self.name

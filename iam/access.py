@@ -1,0 +1,39 @@
+"""The gate in front of console views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
+
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext as _
+
+from iam.roles import Permission
+
+P = ParamSpec("P")
+View = Callable[Concatenate[HttpRequest, P], HttpResponse]
+
+
+def require(permission: Permission) -> Callable[[View[P]], View[P]]:
+    """Anonymous people go to sign-in; people without `permission` in the present project get a 403 page."""
+
+    def decorate(view: View[P]) -> View[P]:
+        @wraps(view)
+        def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+            actor = getattr(request, "actor", None)
+            if not request.user.is_authenticated:
+                return redirect_to_login(request.get_full_path())
+            if actor is None:
+                raise PermissionDenied(_("You belong to no project yet. Ask an admin to add you to one."))
+            if not actor.may(permission):
+                raise PermissionDenied(
+                    _("Your role in this project does not allow this. Ask a project admin.")
+                )
+            return view(request, *args, **kwargs)
+
+        return guarded
+
+    return decorate

@@ -1,0 +1,59 @@
+"""Who acts, and in which project. Services take an Actor; views, API and sockets make one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.http import HttpRequest
+
+from iam.models import Membership, Project, ServiceAccount, User
+from iam.roles import Permission, allows
+
+SESSION_KEY = "project"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """A person or a service account acting in one project."""
+
+    project: Project
+    roles: tuple[str, ...]
+    user: User | None = None
+    account: ServiceAccount | None = None
+
+    @property
+    def name(self) -> str:
+        """What an event calls the actor."""
+        return str(self.user or self.account or "")
+
+    def may(self, permission: Permission) -> bool:
+        """Whether one of the roles grants `permission`."""
+        return allows(self.roles, permission)
+
+
+def actor_for_user(user: User, project_id: str | None = None) -> Actor | None:
+    """The user's actor in `project_id`, or in the project they joined first; None if they belong to none.
+
+    An unknown project and one the user is no member of are the same: None.
+    """
+    if not user.is_authenticated or not user.is_active:
+        return None
+    memberships = Membership.objects.select_related("project").filter(user=user).order_by("created_at", "id")
+    if project_id:
+        memberships = memberships.filter(project_id=project_id)
+    membership = memberships.first()
+    return Actor(membership.project, (membership.role,), user=user) if membership else None
+
+
+def actor_for_account(account: ServiceAccount) -> Actor:
+    """The account's actor in its own project."""
+    return Actor(account.project, tuple(account.roles), account=account)
+
+
+def current_actor(request: HttpRequest) -> Actor:
+    """The actor that ProjectMiddleware or the API's authentication found. Call it behind a permission check."""
+    actor = getattr(request, "actor", None)
+    if actor is None:
+        raise LookupError("No actor on this request: the view lacks its permission check.")
+    assert isinstance(actor, Actor)
+    return actor

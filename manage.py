@@ -1,0 +1,22 @@
+#!/usr/bin/env python3
+"""Django's command line for Berth."""
+
+import os
+import sys
+from pathlib import Path
+
+# platform/ holds top-level packages (config, runtimes, gateway, supervisor). It is never a package itself:
+# that would hide the standard library's `platform`.
+sys.path.insert(1, str(Path(__file__).resolve().parent / "platform"))
+
+
+def main() -> None:
+    """Run the command named on the command line with the development settings unless told otherwise."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings.dev")
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Encryption of secrets at rest (hub tokens, registry passwords) with keys outside the database.
+
+`<home>/keys/secrets.key` holds one Fernet key a line: the first encrypts, all decrypt, so that a key is rotated
+by putting a new line on top. Fernet: AES-128-CBC with HMAC-SHA256 (cryptography's specification).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models
+
+from config.keyfiles import read_or_create
+
+
+@lru_cache(maxsize=4)
+def _cipher(path: str) -> MultiFernet:
+    keys = read_or_create(Path(path), lambda: Fernet.generate_key().decode())
+    return MultiFernet([Fernet(line) for line in keys.split()])
+
+
+def cipher() -> MultiFernet:
+    """The installation's cipher; makes its key at first use."""
+    return _cipher(str(settings.BERTH_HOME / "keys" / "secrets.key"))
+
+
+def encrypt(plain: str) -> str:
+    """Ciphertext for the database; "" stays ""."""
+    return cipher().encrypt(plain.encode()).decode() if plain else ""
+
+
+def decrypt(token: str) -> str:
+    """The plain text. Raises ImproperlyConfigured when no present key fits."""
+    if not token:
+        return ""
+    try:
+        return cipher().decrypt(token.encode()).decode()
+    except InvalidToken as error:
+        raise ImproperlyConfigured(
+            "A stored secret does not fit any key in keys/secrets.key. Restore the key that was in use, "
+            "or enter the secret again."
+        ) from error
+
+
+class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
+    """Text that is ciphertext in the database and plain in Python. It can't be searched."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        """Encrypt on the way in."""
+        return encrypt(value) if value else value
+
+    def from_db_value(self, value: Any, _expression: Any, _connection: Any) -> Any:
+        """Decrypt on the way out."""
+        return decrypt(value) if value else value

@@ -1,0 +1,277 @@
+"""Settings that every environment shares. What an operator may set comes from the environment (contract §1)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import environ
+from csp.constants import NONE, SELF
+
+from config.keyfiles import read_or_create
+
+env = environ.Env()
+
+ROOT = Path(__file__).resolve().parents[3]
+BERTH_HOME = Path(env.str("BERTH_HOME", str(ROOT / "var"))).resolve()
+
+
+def _socket_dir() -> Path:
+    """Where unix sockets live. Their paths are limited to about 100 bytes, so a deep home needs a short cut."""
+    inside = BERTH_HOME / "run"
+    if len(str(inside)) <= 80:
+        return inside
+    return (
+        Path(tempfile.gettempdir())
+        / f"berth-{os.getuid()}-{hashlib.sha256(str(BERTH_HOME).encode()).hexdigest()[:12]}"
+    )
+
+
+BERTH_RUN_DIR = _socket_dir()
+BERTH_PORT = env.int("BERTH_PORT", 8000)
+BERTH_GATEWAY_PORT = env.int("BERTH_GATEWAY_PORT", 8080)
+BERTH_BIND = env.str("BERTH_BIND", "127.0.0.1")
+BERTH_PUBLIC_URL = env.str("BERTH_PUBLIC_URL", f"http://localhost:{BERTH_PORT}").rstrip("/")
+BERTH_GATEWAY_URL = env.str("BERTH_GATEWAY_URL", f"http://localhost:{BERTH_GATEWAY_PORT}").rstrip("/")
+BERTH_TLS_CERT = env.str("BERTH_TLS_CERT", "")
+BERTH_TLS_KEY = env.str("BERTH_TLS_KEY", "")
+BERTH_RUNTIME = env.str("BERTH_RUNTIME", "auto")
+# Folders that a model may be imported from; nothing outside is ever read.
+BERTH_MODELS_ROOT = Path(env.str("BERTH_MODELS_ROOT", str(BERTH_HOME / "models"))).resolve()
+# Where imported weights are kept, one folder a model.
+BERTH_WEIGHTS_DIR = BERTH_HOME / "weights"
+# Tokens are for this audience (contract §2 `aud`) and live this long.
+BERTH_TOKEN_AUDIENCE = "berth"
+BERTH_TOKEN_LIFETIME_S = 1800
+BERTH_MAX_REPLICAS = env.int("BERTH_MAX_REPLICAS", 10)
+BERTH_SUBNET_POOL = env.str("BERTH_SUBNET_POOL", "10.213.0.0/16")
+# The token with which gateway agents fetch their snapshot.
+BERTH_GATEWAY_TOKEN_FILE = BERTH_HOME / "keys" / "gateway.token"
+# The hub that Hugging Face models are downloaded from; huggingface_hub's own variable.
+HF_ENDPOINT = env.str("HF_ENDPOINT", "https://huggingface.co")
+
+SECRET_KEY = env.str("BERTH_SECRET_KEY", "") or read_or_create(BERTH_HOME / "keys" / "secret_key")
+DEBUG = False
+_public = urlsplit(BERTH_PUBLIC_URL)
+# The gateway forwards token calls and agents call on loopback; no answer is ever built from the Host header.
+ALLOWED_HOSTS = sorted(
+    {
+        _public.hostname or "localhost",
+        "localhost",
+        "127.0.0.1",
+        "[::1]",
+        *env.list("BERTH_ALLOWED_HOSTS", default=[]),
+    }
+)
+CSRF_TRUSTED_ORIGINS = [BERTH_PUBLIC_URL]
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "allauth.idp.oidc",
+    "channels",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_htmx",
+    "iam",
+    "registry",
+    "endpoints",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "iam.middleware.ProjectMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [ROOT / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.template.context_processors.i18n",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "iam.context_processors.console",
+            ],
+        },
+    }
+]
+
+DATABASES = {"default": env.db("DATABASE_URL", f"sqlite:///{BERTH_HOME / 'berth.sqlite3'}")}
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # Several processes write: a transaction takes the write lock at its start and waits for it, instead of
+    # failing when it upgrades from reading.
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA busy_timeout=20000;",
+    }
+else:
+    DATABASES["default"]["CONN_MAX_AGE"] = 60
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = env.str("REDIS_URL", f"unix://{BERTH_RUN_DIR / 'redis.sock'}")
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+# A task of a worker that was killed comes back after this; the sweep finds its endpoint sooner.
+CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "socket_keepalive": True}
+CELERY_TASK_ROUTES = {
+    # Long transfers must not keep a reconcile waiting.
+    "registry.tasks.import_model": {"queue": "transfers"},
+    "endpoints.tasks.pull_image": {"queue": "transfers"},
+}
+CELERY_TASK_DEFAULT_QUEUE = "control"
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULE = {
+    "sweep-endpoints": {"task": "endpoints.tasks.sweep", "schedule": 5.0, "options": {"expires": 5}},
+    "sweep-imports": {"task": "registry.tasks.sweep_imports", "schedule": 15.0, "options": {"expires": 15}},
+}
+CELERY_BEAT_SCHEDULE_FILENAME = str(BERTH_RUN_DIR / "beat-schedule")
+
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "cache",
+    }
+}
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        # redis-py's default read timeout equals the layer's blocking pop: idle consumers would die of it.
+        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": None}], "capacity": 1000},
+    }
+}
+
+AUTH_USER_MODEL = "iam.User"
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "/"
+ACCOUNT_ADAPTER = "iam.adapters.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_LOGOUT_ON_GET = False
+ACCOUNT_SESSION_REMEMBER = True
+
+IDP_OIDC_ADAPTER = "iam.oauth.adapter.OIDCAdapter"
+IDP_OIDC_ACCESS_TOKEN_FORMAT = "jwt"
+IDP_OIDC_ACCESS_TOKEN_EXPIRES_IN = BERTH_TOKEN_LIFETIME_S
+
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _public.scheme == "https"
+SESSION_COOKIE_NAME = "berth_session"
+CSRF_COOKIE_NAME = "berth_csrf"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+_gateway_origin = "{0.scheme}://{0.netloc}".format(urlsplit(BERTH_GATEWAY_URL))
+_socket_origin = BERTH_PUBLIC_URL.replace("http", "ws", 1)
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF, _socket_origin, _gateway_origin],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+        "manifest-src": [SELF],
+    }
+}
+
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("vi", "Tiếng Việt")]
+LOCALE_PATHS = [ROOT / "platform" / "locale"]
+USE_I18N = True
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [ROOT / "static"]
+STATIC_ROOT = BERTH_HOME / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "iam.api_auth.ServiceAccountAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["iam.permissions.RolePermission"],
+    "DEFAULT_PAGINATION_CLASS": "config.api.CursorPagination",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "EXCEPTION_HANDLER": "config.problems.exception_handler",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+    "DATETIME_FORMAT": "%Y-%m-%dT%H:%M:%S.%fZ",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Berth management API",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["stderr"], "level": env.str("BERTH_LOG_LEVEL", "INFO")},
+    "loggers": {
+        "httpx": {"level": "WARNING"},
+        "docker": {"level": "WARNING"},
+        "urllib3": {"level": "WARNING"},
+    },
+}

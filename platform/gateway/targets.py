@@ -1,0 +1,75 @@
+"""What the control plane tells the gateway, as plain data. No framework, no ORM: selectors fill it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Serving(StrEnum):
+    """What a route does with a request that may pass."""
+
+    READY = "ready"  # goes to one of `replicas`
+    UNAVAILABLE = "unavailable"  # 503 with `status` and `reason`
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaTarget:
+    """One ready replica. `replica_id` is unique over all time."""
+
+    replica_id: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointTarget:
+    """One endpoint's route.
+
+    endpoint_id    "me-<uuid4>", the path segment after /v1/
+    project        the `project` claim a token must carry
+    private        False: no token is needed
+    status         the endpoint's status word, shown in a 503
+    reason_code    stable code of the status reason, "" if none
+    reason         one sentence for the caller
+    retry_after_s  sent as Retry-After with a 503 where waiting helps, else None
+    """
+
+    endpoint_id: str
+    project: str
+    private: bool
+    serving: Serving
+    status: str
+    reason_code: str = ""
+    reason: str = ""
+    retry_after_s: int | None = None
+    replicas: tuple[ReplicaTarget, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPolicy:
+    """How tokens are checked: RS256 JWTs of one issuer and audience.
+
+    jwks           the public JWK set as a JSON document
+    invoke_roles   the roles, any one of which may invoke a private endpoint
+    """
+
+    issuer: str
+    audience: str
+    jwks: str
+    invoke_roles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayTargets:
+    """The gateway's whole duty at one moment.
+
+    control_plane   host and port of web, for /accounts-api/ and discovery on the gateway's own address
+    console_origin  the only origin that gets CORS answers
+    """
+
+    endpoints: tuple[EndpointTarget, ...]
+    tokens: TokenPolicy
+    control_plane: tuple[str, int]
+    console_origin: str
+    max_request_bytes: int = 100 * 1024 * 1024
