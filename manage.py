@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-# platform/ holds top-level packages (config, runtimes, gateway, supervisor). It is never a package itself:
+# platform/ holds top-level packages (config, runtimes, gateway, launcher). It is never a package itself:
 # that would hide the standard library's `platform`.
 sys.path.insert(1, str(Path(__file__).resolve().parent / "platform"))
 

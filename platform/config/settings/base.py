@@ -88,6 +88,7 @@ INSTALLED_APPS = [
     "iam",
     "registry",
     "endpoints",
+    "launcher",
 ]
 
 MIDDLEWARE = [
