@@ -1,0 +1,102 @@
+"""Reading the registry: rows of one project, and a model as the plain data that `registry.spec` works on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import uuid
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from django.db.models import QuerySet
+
+from iam.models import Project
+from registry.models import Framework, RegisteredModel, Source
+from registry.spec import ModelFacts
+from runtimes.contract import RegistryAuth
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """A well-known model and how many GPUs of a kind it takes (the reference product's own figures).
+
+    minutes   from the click to ready there, on an RTX 2080
+    """
+
+    task: str
+    model: str
+    cards_rtx2080: int
+    cards_rtx4090: int
+    cards_a40: int
+    limits: str
+    minutes: int
+
+
+def models_of(project: Project) -> QuerySet[RegisteredModel]:
+    """The project's models, newest first."""
+    return RegisteredModel.objects.filter(project=project).select_related("framework", "created_by")
+
+
+def model_of(project: Project, model_id: str | uuid.UUID) -> RegisteredModel | None:
+    """One of the project's models; None for another project's, a deleted one, or no id at all."""
+    try:
+        key = uuid.UUID(str(model_id))
+    except ValueError:
+        return None
+    return models_of(project).filter(pk=key).first()
+
+
+def frameworks() -> QuerySet[Framework]:
+    """Those that may be chosen for a new import."""
+    return Framework.objects.filter(enabled=True)
+
+
+def facts_of(model: RegisteredModel) -> ModelFacts:
+    """The model as `registry.spec.build` wants it."""
+    custom = model.source_ref if model.source == Source.IMAGE else {}
+    command = custom.get("command")
+    return ModelFacts(
+        name=model.name,
+        task=model.task,
+        weights_path=model.weights_path,
+        entry_file=model.entry_file,
+        image=str(custom.get("image", "")),
+        port=int(custom.get("port", 0)),
+        health_path=str(custom.get("health_path", "")),
+        command=tuple(command) if command else None,
+        environment=environment_of(model),
+        known=model.facts,
+    )
+
+
+def environment_of(model: RegisteredModel) -> dict[str, str]:
+    """The variables that the user gave a custom container."""
+    if not model.environment:
+        return {}
+    return {str(key): str(value) for key, value in json.loads(model.environment).items()}
+
+
+def pull_auth(model: RegisteredModel) -> RegistryAuth | None:
+    """Credentials for the model's own image, None if it has none."""
+    if model.source != Source.IMAGE or not model.registry_username:
+        return None
+    return RegistryAuth(model.registry_username, model.registry_password)
+
+
+@lru_cache(maxsize=1)
+def catalog() -> tuple[CatalogEntry, ...]:
+    """Models worth trying first, in the catalog's order."""
+    with (Path(__file__).parent / "catalog.csv").open(newline="", encoding="utf-8") as file:
+        return tuple(
+            CatalogEntry(
+                task=row["task"],
+                model=row["model"],
+                cards_rtx2080=int(row["cards_rtx2080"]),
+                cards_rtx4090=int(row["cards_rtx4090"]),
+                cards_a40=int(row["cards_a40"]),
+                limits=row["limits"],
+                minutes=int(row["minutes_to_create_on_rtx2080"]),
+            )
+            for row in csv.DictReader(file)
+        )
