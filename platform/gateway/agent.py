@@ -1,0 +1,375 @@
+"""The gateway agent: `python -m gateway.agent --control URL --token-file F --home DIR --listen HOST:PORT --id ID`.
+
+One small process beside each Envoy. It fetches the snapshot, checks it, writes Envoy's files, starts and watches
+Envoy, and reports the version that Envoy itself says it works with. Without the control plane it goes on with what
+it has on disk, also when both it and Envoy are started anew.
+
+Signals: SIGTERM and SIGINT drain and stop Envoy, too. SIGHUP ends the agent alone (as does SIGTERM with
+`--leave-envoy`); the next agent in the same home adopts the Envoy that goes on serving.
+Exit status: 0 after a signal, 2 for wrong arguments, 3 if the port is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from gateway import bootstrap, consistency, files, snapshot
+from gateway.admin import AdminError
+from gateway.apply import Applier, serves
+from gateway.certificate import Certificate
+from gateway.control import Control, ControlAway, ControlRefused, Fetched, Report
+from gateway.process import EnvoyProcess, PortTaken
+
+POLL_S = 0.25
+RETRY_MAX_S = 2.0  # between polls of a control plane that does not answer
+STATUS = "status.json"
+EXIT_PORT_TAKEN = 3
+_ACCESS_LOG_LIMIT = 64 * 1024 * 1024
+
+log = logging.getLogger("gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line. tls: certificate and key files in PEM, or None."""
+
+    control: str
+    token_file: Path
+    home: Path
+    host: str
+    port: int
+    gateway_id: str
+    tls: tuple[Path, Path] | None = None
+    concurrency: int = 1
+    drain_s: float = 3.0
+    leave_envoy: bool = False
+
+
+class Poller(threading.Thread):
+    """Asks the control plane again and again; what it brings waits in `fetched`, the newest only."""
+
+    def __init__(self, control: Control) -> None:
+        super().__init__(name="poller", daemon=True)
+        self.fetched: queue.Queue[Fetched] = queue.Queue(maxsize=1)
+        self._control = control
+        self._report = Report()
+        self._wake = threading.Event()
+        self.answers = False
+        self._complaint: str | None = None
+
+    def tell(self, **changes: str) -> None:
+        """Change the report; what the control plane waits for is told at once."""
+        report = replace(self._report, **changes)
+        if report != self._report:
+            self._report = report
+            self._wake.set()
+
+    def run(self) -> None:
+        pause = POLL_S
+        while True:
+            try:
+                fetched = self._control.poll(self._report)
+            except ControlAway as problem:
+                self._lost(problem)
+                pause = min(max(pause * 1.5, 2 * POLL_S), RETRY_MAX_S)
+            else:
+                self._found()
+                pause = POLL_S
+                if fetched is not None:
+                    self._report = replace(self._report, etag=fetched.version)
+                    self._hand_over(fetched)
+            self._wake.wait(pause)
+            self._wake.clear()
+
+    def _hand_over(self, fetched: Fetched) -> None:
+        while True:
+            try:
+                self.fetched.put_nowait(fetched)
+                return
+            except queue.Full:  # an older one nobody has looked at yet
+                try:
+                    self.fetched.get_nowait()
+                except queue.Empty:
+                    continue
+
+    def _lost(self, problem: ControlAway) -> None:
+        self.answers = False
+        kind = "refused" if isinstance(problem, ControlRefused) else "away"
+        if self._complaint != kind:
+            self._complaint = kind
+            log.warning("control plane %s, serving what is on disk: %s", kind, problem)
+
+    def _found(self) -> None:
+        if self._complaint is not None:
+            log.info("control plane answers again")
+        self.answers, self._complaint = True, None
+
+
+class Agent:
+    """Everything but the polling runs in the main thread."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.xds = options.home / bootstrap.XDS_DIR
+        envoy_options = bootstrap.BootstrapOptions(
+            options.host, options.port, options.gateway_id, tls=options.tls is not None
+        )
+        self.envoy = EnvoyProcess(options.home, envoy_options, options.concurrency)
+        self.applier = Applier(self.xds, self.envoy.admin, self._evidence)
+        self.certificate = Certificate(options.tls, self.xds) if options.tls else None
+        self.poller = Poller(Control(options.control, options.token_file, options.gateway_id))
+        self.resources: dict[str, Any] | None = None  # what lies on disk, whole
+        self.version = ""  # the control plane's name for it
+        self.pending: Fetched | None = None
+        self.stopping: signal.Signals | None = None
+        self._complaint = ""
+        self._failures = 0
+        self._start_after = 0.0
+        self._status: dict[str, Any] = {}
+
+    # --- main loop ----------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        self.options.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.xds.mkdir(exist_ok=True, mode=0o700)
+        os.chdir(self.options.home)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        if self.certificate:
+            self.certificate.refresh()
+        try:
+            self._first_start()
+        except PortTaken as taken:
+            log.error("%s: stop that program or choose another port (BERTH_GATEWAY_PORT)", taken)
+            return EXIT_PORT_TAKEN
+        self.poller.start()
+        while self.stopping is None:
+            self._step()
+        return self._end()
+
+    def _first_start(self) -> None:
+        self.resources = files.read_snapshot(self.xds)
+        if self.resources is not None:
+            self.version = snapshot.version_of(self.resources)
+        if self.envoy.adopt():
+            running = self.envoy.running
+            log.info("adopted the running Envoy pid=%s", running.pid if running else "?")
+            self._note_applied()
+            return
+        self.envoy.check_port()  # said now and not only when the first snapshot has come
+        if self.resources is None:
+            log.info("no snapshot on disk, waiting for the control plane at %s", self.options.control)
+            return
+        log.info("starting from the snapshot on disk version=%s", self.version)
+        self._start()
+
+    def _step(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            self.pending = self.poller.fetched.get(timeout=0.1)
+        if self.stopping is not None:
+            return
+        try:
+            self._watch()
+            if self.pending is not None:
+                self._take(self.pending)
+                self.pending = None
+        except (AdminError, OSError) as error:
+            self._complain(error)
+
+    def _complain(self, error: Exception) -> None:
+        """Envoy has just ended, the disk is full: what is pending stays so, and is tried again."""
+        if self._complaint != str(error):
+            self._complaint = str(error)
+            log.warning("will try again: %s", error)
+        time.sleep(0.2)
+
+    # --- Envoy --------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self.envoy.start()
+        if self.envoy.wait_ready(30):
+            self._failures = 0
+            running = self.envoy.running
+            scheme = "https" if self.options.tls else "http"
+            log.info(
+                "serving %s://%s:%s pid=%s version=%s",
+                scheme,
+                self.options.host,
+                self.options.port,
+                running.pid if running else "?",
+                self.version,
+            )
+            self._note_applied()
+
+    def _watch(self) -> None:
+        for line in self.envoy.new_log_lines():
+            log.warning("envoy: %s", line)
+        if self.certificate and self.certificate.refresh():
+            log.info("certificate read again")
+        self._rotate_access_log()
+        if self.resources is None or self.envoy.is_alive():
+            if self.envoy.is_alive() and self.version and not self._status.get("applied"):
+                self._note_applied()
+            self._write_status()
+            return
+        if self.envoy.running is not None:
+            self._failures += 1
+            pause = 0.0 if self._failures == 1 else min(0.25 * 2**self._failures, 15.0)
+            log.error("Envoy ended pid=%s, starting it again in %.1f s", self.envoy.running.pid, pause)
+            self._start_after = time.monotonic() + pause
+            self.envoy.running = None
+            self._set_applied("")
+        if time.monotonic() >= self._start_after:
+            try:
+                self._start()
+            except PortTaken as taken:
+                self._start_after = time.monotonic() + 2
+                log.error("cannot start Envoy: %s", taken)
+
+    def _evidence(self) -> str:
+        lines = [line for line in self.envoy.new_log_lines() if line.strip()]
+        telling = [line for line in lines if "reject" in line.lower() or "error" in line.lower()] or lines
+        return " | ".join(line.rpartition("] ")[2] or line for line in telling[:3])[:400]
+
+    # --- snapshots ----------------------------------------------------------------------------------------
+
+    def _take(self, fetched: Fetched) -> None:
+        problems = consistency.check(fetched.resources)
+        if problems:
+            self._reject(fetched.version, "consistency", "; ".join(problems[:3]))
+            return
+        started = time.monotonic()
+        if self.resources is not None and self.envoy.is_alive():
+            refusal = self.applier.apply(self.resources, fetched.resources)
+            if refusal is not None:
+                self._reject(fetched.version, refusal.file, refusal.evidence)
+                self._note_applied()
+                return
+        else:
+            self.applier.store(fetched.resources)
+        self.resources, self.version = fetched.resources, fetched.version
+        self.poller.tell(rejected="")
+        self._status.pop("rejected", None)
+        self._note_applied()
+        milliseconds = (time.monotonic() - started) * 1000
+        log.info("snapshot taken version=%s in %.0f ms", self.version, milliseconds)
+
+    def _reject(self, version: str, file: str, evidence: str) -> None:
+        log.error(
+            "snapshot rejected version=%s file=%s, going on with version=%s: %s",
+            version,
+            file,
+            self.version,
+            evidence,
+        )
+        self.poller.tell(rejected=f"{version} {file}: {evidence}")
+        self._status["rejected"] = {"version": version, "file": file, "evidence": evidence}
+
+    def _note_applied(self) -> None:
+        """Only what Envoy's own statistics name counts as applied."""
+        applied = self.resources is not None and serves(self.envoy.admin, self.resources)
+        self._set_applied(self.version if applied else "")
+
+    def _set_applied(self, version: str) -> None:
+        self.poller.tell(applied=version)
+        self._status["applied"] = version
+
+    # --- surroundings -------------------------------------------------------------------------------------
+
+    def _rotate_access_log(self) -> None:
+        path = self.options.home / bootstrap.ACCESS_LOG
+        try:
+            too_long = path.stat().st_size > _ACCESS_LOG_LIMIT
+        except OSError:
+            return
+        if too_long and self.envoy.is_alive():
+            path.replace(path.with_name(path.name + ".1"))
+            self.envoy.admin.request("POST", "/reopen_logs")
+
+    def _write_status(self) -> None:
+        running = self.envoy.running
+        status = {
+            "gateway": self.options.gateway_id,
+            "pid": running.pid if running else None,
+            "applied": self._status.get("applied", ""),
+            "rejected": self._status.get("rejected"),
+            "control_plane": "answers" if self.poller.answers else "away",
+        }
+        if status != self._status.get("written"):
+            files.write_json(self.options.home / STATUS, status)
+            self._status["written"] = status
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.stopping = signal.Signals(number)
+
+    def _end(self) -> int:
+        stays = self.options.leave_envoy or self.stopping is signal.SIGHUP
+        if stays:
+            log.info("ending, Envoy goes on")
+        else:
+            log.info("ending, draining Envoy for at most %.0f s", self.options.drain_s)
+            self.envoy.stop(self.options.drain_s)
+            log.info("Envoy has ended")
+        return 0
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """The options of a command line; argparse ends the process with 2 for wrong ones."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gateway.agent", description="Feeds and watches one Envoy."
+    )
+    parser.add_argument("--control", required=True, metavar="URL", help="the control plane's address")
+    parser.add_argument("--token-file", required=True, type=Path, help="file with the token for --control")
+    parser.add_argument("--home", required=True, type=Path, help="this gateway's own directory")
+    parser.add_argument("--listen", required=True, metavar="HOST:PORT", help="where clients connect")
+    parser.add_argument("--id", required=True, dest="gateway_id", help="name of this gateway, unique")
+    parser.add_argument("--tls-cert", type=Path, help="certificate chain, PEM")
+    parser.add_argument("--tls-key", type=Path, help="private key, PEM")
+    parser.add_argument("--concurrency", type=int, default=os.cpu_count() or 1, help="worker threads")
+    parser.add_argument(
+        "--drain", type=float, default=3.0, metavar="S", help="seconds for requests in flight at stop"
+    )
+    parser.add_argument("--leave-envoy", action="store_true", help="SIGTERM ends the agent only")
+    given = parser.parse_args(arguments)
+    host, _, port = given.listen.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        parser.error(f"--listen must be HOST:PORT, not {given.listen!r}")
+    if (given.tls_cert is None) != (given.tls_key is None):
+        parser.error("--tls-cert and --tls-key belong together")
+    tls = (given.tls_cert.resolve(), given.tls_key.resolve()) if given.tls_cert else None
+    return Options(
+        control=given.control,
+        token_file=given.token_file.resolve(),
+        home=given.home.resolve(),
+        host=host.strip("[]"),
+        port=int(port),
+        gateway_id=given.gateway_id,
+        tls=tls,
+        concurrency=max(1, given.concurrency),
+        drain_s=given.drain,
+        leave_envoy=given.leave_envoy,
+    )
+
+
+def main() -> int:
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    return Agent(parse(sys.argv[1:])).run()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

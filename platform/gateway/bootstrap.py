@@ -1,0 +1,320 @@
+"""Envoy's static configuration: the listener, its filters and answers, and where the files of a snapshot lie.
+
+Nothing here changes while Envoy runs. A changed listener would cut live streams; what varies (clusters, routes,
+keys, limits, certificate) is read from files that the agent replaces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gateway import answers, snapshot
+from gateway.answers import Answer
+
+Json = dict[str, Any]
+
+XDS_DIR = "xds"  # all paths are relative to the gateway's home, Envoy's working directory
+ADMIN_SOCKET = "admin.sock"
+ACCESS_LOG = "access.log"
+CERTIFICATE = "certificate.json"
+CERTIFICATE_NAME = "gateway"
+STAT_PREFIX = "gateway"
+
+_TYPE = "type.googleapis.com/envoy."
+_HTTP = _TYPE + "extensions.filters.http."
+
+# google.jwt_verify.Status, as Envoy puts it into metadata: github.com/google/jwt_verify_lib, status.h.
+_JWT_MISSED = 1
+_JWT_EXPIRED = 3
+# %RESPONSE_FLAGS% of a request that found no replica, lost it, or waited for it too long.
+_UPSTREAM_FLAGS = ["UH", "UF", "UC", "UR", "LR", "UO", "UT", "NC", "URX", "UPE"]
+
+# Set by proxies: whatever a caller puts there is a claim, not a fact. Envoy adds its own afterwards.
+_SPOOFABLE = ("forwarded", "x-real-ip", "via", "x-request-id", "x-client-trace-id")
+_SPOOFABLE_PREFIXES = ("x-forwarded-", "x-envoy-", "x-berth-")
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapOptions:
+    """host, port: where clients connect. node_id: this gateway's name. tls: serve HTTPS from certificate.json."""
+
+    host: str
+    port: int
+    node_id: str
+    tls: bool = False
+
+
+def build(options: BootstrapOptions) -> Json:
+    """Envoy's bootstrap document."""
+    return {
+        "node": {"id": options.node_id, "cluster": "gateway"},
+        # A socket file of mode 0600 in the gateway's home: nothing on the network reaches the admin interface.
+        "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": 0o600}}},
+        "deferred_stat_options": {"enable_deferred_creation_stats": True},
+        "dynamic_resources": {"cds_config": _file_source(snapshot.CLUSTERS)},
+        "static_resources": {"listeners": [_listener(options)]},
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": _TYPE
+                        + "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": 50_000,
+                    },
+                }
+            ]
+        },
+    }
+
+
+def _file_source(name: str) -> Json:
+    return {"resource_api_version": "V3", "path_config_source": {"path": f"{XDS_DIR}/{name}"}}
+
+
+def _listener(options: BootstrapOptions) -> Json:
+    chain: Json = {
+        "filters": [
+            {"name": "envoy.filters.network.http_connection_manager", "typed_config": _connection_manager()}
+        ]
+    }
+    listener: Json = {
+        "name": "gateway",
+        "address": {"socket_address": {"address": options.host, "port_value": options.port}},
+        "per_connection_buffer_limit_bytes": 1024 * 1024,
+        # Streams have no time limit, so dead peers are found by the kernel.
+        "tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 15, "keepalive_probes": 4},
+        "filter_chains": [chain],
+    }
+    if options.tls:
+        chain["transport_socket"] = _tls()
+        listener["listener_filters"] = [
+            {
+                "name": "envoy.filters.listener.tls_inspector",
+                "typed_config": {
+                    "@type": _TYPE + "extensions.filters.listener.tls_inspector.v3.TlsInspector"
+                },
+            }
+        ]
+    return listener
+
+
+def _tls() -> Json:
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": _TYPE + "extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "alpn_protocols": ["h2", "http/1.1"],
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                "tls_certificate_sds_secret_configs": [
+                    {"name": CERTIFICATE_NAME, "sds_config": _file_source(CERTIFICATE)}
+                ],
+            },
+        },
+    }
+
+
+def _connection_manager() -> Json:
+    return {
+        "@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": STAT_PREFIX,
+        "codec_type": "AUTO",
+        "server_name": "berth",
+        "use_remote_address": True,
+        "early_header_mutation_extensions": [_drop_claims()],
+        "always_set_request_id_in_response": True,
+        # Dot segments, %2e included, are resolved before routing. `//` and %2F stay as they were sent: after the
+        # endpoint id they belong to the model server, before it they match no endpoint.
+        "normalize_path": True,
+        "merge_slashes": False,
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "http_protocol_options": {"enable_trailers": True},
+        "http2_protocol_options": {
+            "max_concurrent_streams": 256,
+            "initial_stream_window_size": 1024 * 1024,
+            "initial_connection_window_size": 4 * 1024 * 1024,
+        },
+        "common_http_protocol_options": {
+            "idle_timeout": "3600s",
+            # WSGI-like servers read x_forwarded_for as x-forwarded-for.
+            "headers_with_underscores_action": "DROP_HEADER",
+        },
+        "request_headers_timeout": "15s",
+        "upgrade_configs": [{"upgrade_type": "websocket", "filters": _filters(body_limit=False)}],
+        "http_filters": _filters(body_limit=True),
+        "rds": {"route_config_name": snapshot.ROUTE_CONFIG, "config_source": _file_source(snapshot.ROUTES)},
+        "local_reply_config": {"mappers": _local_replies()},
+        "access_log": [_access_log()],
+    }
+
+
+def _drop_claims() -> Json:
+    removals: list[Json] = [{"remove": name} for name in _SPOOFABLE]
+    removals += [
+        {"remove_on_match": {"key_matcher": {"prefix": p, "ignore_case": True}}} for p in _SPOOFABLE_PREFIXES
+    ]
+    return {
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": {
+            "@type": _TYPE + "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            "mutations": removals,
+        },
+    }
+
+
+def _filters(*, body_limit: bool) -> list[Json]:
+    """In order. A WebSocket has no end, hence no body limit."""
+    chain = [
+        {"name": snapshot.CORS_FILTER, "typed_config": {"@type": _HTTP + "cors.v3.Cors"}},
+        _discovered(snapshot.TOKEN_FILTER, snapshot.TOKENS, "jwt_authn.v3.JwtAuthentication"),
+        {"name": snapshot.RBAC_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC"}},
+    ]
+    if body_limit:
+        chain.append(
+            _discovered(snapshot.BODY_LIMIT_FILTER, snapshot.BODY_LIMIT, "body_size_limit.v3.BodySizeLimit")
+        )
+    router = {"@type": _HTTP + "router.v3.Router", "suppress_envoy_headers": True}
+    chain.append({"name": "envoy.filters.http.router", "typed_config": router})
+    return chain
+
+
+def _discovered(name: str, file: str, kind: str) -> Json:
+    return {
+        "name": name,
+        "config_discovery": {"config_source": _file_source(file), "type_urls": [_HTTP + kind]},
+    }
+
+
+# --- answers ----------------------------------------------------------------------------------------------
+
+
+def _local_replies() -> list[Json]:
+    """First match wins. A 503 without an upstream's flag is an endpoint's own, its body stands in the route."""
+    unauthorized = _status("EQ", 401)
+    not_found = _status("EQ", 404)
+    upstream_failed: Json = {"response_flag_filter": {"flags": _UPSTREAM_FLAGS}}
+    inference = _path("/v1/")
+    return [
+        _reply(_all(unauthorized, _jwt_failure(_JWT_MISSED)), answers.TOKEN_MISSING),
+        _reply(_all(unauthorized, _jwt_failure(_JWT_EXPIRED)), answers.TOKEN_EXPIRED),
+        _reply(unauthorized, answers.TOKEN_INVALID),
+        # To another project's token an endpoint does not exist.
+        _reply(_denied_by(snapshot.POLICY_PROJECT), answers.ENDPOINT_NOT_FOUND),
+        _reply(_denied_by(snapshot.POLICY_ROLE), answers.ROLE_REFUSED),
+        _reply(_all(not_found, inference), answers.ENDPOINT_NOT_FOUND),
+        _reply(not_found, answers.PATH_NOT_FOUND),
+        _reply(_status("EQ", 413), answers.BODY_TOO_LARGE),
+        _reply(_all(upstream_failed, inference), answers.REPLICA_LOST),
+        _reply(upstream_failed, answers.CONTROL_PLANE_LOST),
+        _other(_all(_status("GE", 400), _status("LE", 499))),
+        _reply(_all(_status("GE", 500), _status("NE", 503)), answers.INTERNAL),
+    ]
+
+
+def _reply(condition: Json, answer: Answer) -> Json:
+    return {
+        "filter": condition,
+        "status_code": answer.status,
+        "body_format_override": {
+            "text_format_source": {"inline_string": answer.body().replace("%", "%%")},
+            "content_type": answers.JSON,
+        },
+        "headers_to_add": answers.mutations(answer.headers),
+    }
+
+
+def _other(condition: Json) -> Json:
+    """Malformed requests and the like: Envoy's own words, our shape."""
+    return {
+        "filter": condition,
+        "body_format_override": {
+            "json_format": {
+                "error": {
+                    "message": "The gateway refused the request: %LOCAL_REPLY_BODY%",
+                    "type": "invalid_request_error",
+                    "code": "http_%RESPONSE_CODE%",
+                }
+            },
+            "content_type": answers.JSON,
+        },
+    }
+
+
+def _all(*conditions: Json) -> Json:
+    return {"and_filter": {"filters": list(conditions)}}
+
+
+def _status(op: str, value: int) -> Json:
+    # The runtime key is required and never set: the default decides.
+    return {
+        "status_code_filter": {
+            "comparison": {"op": op, "value": {"default_value": value, "runtime_key": "berth.unused"}}
+        }
+    }
+
+
+def _path(prefix: str) -> Json:
+    return {"header_filter": {"header": {"name": ":path", "string_match": {"prefix": prefix}}}}
+
+
+def _jwt_failure(code: int) -> Json:
+    path = [{"key": snapshot.JWT_FAILURE}, {"key": "code"}]
+    return _metadata(snapshot.JWT_NAMESPACE, path, {"double_match": {"exact": code}})
+
+
+def _denied_by(policy: str) -> Json:
+    # RBAC's dynamic metadata is written after its answer went through these mappers; its details are there in time.
+    expression = f"response.code_details == 'rbac_access_denied_matched_policy[{policy}]'"
+    return {
+        "extension_filter": {
+            "name": "envoy.access_loggers.extension_filters.cel",
+            "typed_config": {
+                "@type": _TYPE + "extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+                "expression": expression,
+            },
+        }
+    }
+
+
+def _metadata(namespace: str, path: list[Json], value: Json) -> Json:
+    return {
+        "metadata_filter": {
+            "matcher": {"filter": namespace, "path": path, "value": value},
+            "match_if_key_not_found": False,
+        }
+    }
+
+
+def _access_log() -> Json:
+    """One JSON object a line. No query string and no header of the caller's: both can hold secrets."""
+    return {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": _TYPE + "extensions.access_loggers.file.v3.FileAccessLog",
+            "path": ACCESS_LOG,
+            "log_format": {
+                "json_format": {
+                    "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
+                    "request_id": "%REQ(X-REQUEST-ID)%",
+                    "endpoint": "%ROUTE_NAME%",
+                    "sub": f"%DYNAMIC_METADATA({snapshot.JWT_NAMESPACE}:{snapshot.JWT_PAYLOAD}:sub)%",
+                    "jti": f"%DYNAMIC_METADATA({snapshot.JWT_NAMESPACE}:{snapshot.JWT_PAYLOAD}:jti)%",
+                    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+                    "method": "%REQ(:METHOD)%",
+                    "path": "%PATH(NQ:ORIG_OR_PATH)%",
+                    "protocol": "%PROTOCOL%",
+                    "status": "%RESPONSE_CODE%",
+                    "flags": "%RESPONSE_FLAGS%",
+                    "details": "%RESPONSE_CODE_DETAILS%",
+                    "bytes_in": "%BYTES_RECEIVED%",
+                    "bytes_out": "%BYTES_SENT%",
+                    "duration_ms": "%DURATION%",
+                    "first_byte_ms": "%RESPONSE_DURATION%",
+                    "replica": "%UPSTREAM_HOST%",
+                    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+                }
+            },
+        },
+    }

@@ -1,0 +1,487 @@
+"""A control plane and replicas to put around a real gateway, and the gateway itself as its own process."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
+
+from gateway import snapshot
+from gateway.admin import Admin
+from gateway.targets import EndpointTarget, GatewayTargets, ReplicaTarget, Serving, TokenPolicy
+
+ROOT = Path(__file__).resolve().parent.parent
+ISSUER = "http://iam.test"
+AUDIENCE = "berth-gateway"
+CONSOLE = "http://console.test:8000"
+ROLES = ("aiplatform.user", "aiplatform.editor", "aiplatform.admin")
+CONTROL_TOKEN = "a-gateway-token"
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def until(check: Callable[[], Any], timeout_s: float = 15, what: str = "") -> Any:
+    """What `check` returns as soon as it is truthy; AssertionError after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        result = check()
+        if result:
+            return result
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what or check}"
+        time.sleep(0.02)
+
+
+# --- tokens -----------------------------------------------------------------------------------------------
+
+
+class Key:
+    """One signing key."""
+
+    def __init__(self, kid: str) -> None:
+        self.kid = kid
+        self.private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+    @property
+    def jwk(self) -> dict[str, Any]:
+        return {**json.loads(RSAAlgorithm.to_jwk(self.private.public_key())), "kid": self.kid}
+
+    def token(self, *, alg: str = "RS256", headers: dict[str, Any] | None = None, **claims: Any) -> str:
+        content = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": "sa-1",
+            "jti": "j-1",
+            "iat": int(time.time()),
+            "exp": int(time.time()) + 600,
+            "project": "p1",
+            "roles": ["aiplatform.user"],
+            **claims,
+        }
+        content = {k: v for k, v in content.items() if v is not None}
+        return jwt.encode(content, self.private, alg, headers={"kid": self.kid, **(headers or {})})
+
+
+def jwks(*keys: Key) -> str:
+    return json.dumps({"keys": [k.jwk for k in keys]})
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+# --- replicas ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Exchange:
+    """One request as a replica saw it, and the connection to answer on."""
+
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    connection: socket.socket
+    reader: Any
+
+    def header(self, name: str) -> str | None:
+        return next((v for n, v in self.headers if n.lower() == name.lower()), None)
+
+    def send(self, data: bytes) -> None:
+        self.connection.sendall(data)
+
+    def chunk(self, data: bytes) -> None:
+        self.send(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    def answer(self, body: bytes, status: str = "200 OK", content_type: str = "application/json") -> None:
+        self.send(
+            f"HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+
+    def body(self) -> Iterator[bytes]:
+        """The request's body as it comes in; ConnectionError if it breaks off."""
+        length = self.header("content-length")
+        if length is not None:
+            left = int(length)
+            while left:
+                data = self.reader.read1(min(left, 65536))
+                if not data:
+                    raise ConnectionError("the request broke off")
+                left -= len(data)
+                yield data
+        elif (self.header("transfer-encoding") or "").lower() == "chunked":
+            while True:
+                line = self.reader.readline()
+                if not line:
+                    raise ConnectionError("the request broke off")
+                size = int(line.strip(), 16)
+                data = self.reader.read(size)
+                if len(data) < size:
+                    raise ConnectionError("the request broke off")
+                self.reader.readline()
+                if not size:
+                    return
+                yield data
+
+
+class Replica:
+    """A model server on a free loopback port. `handler` answers; the default tells what it was sent."""
+
+    def __init__(self, handler: Callable[[Exchange], None] | None = None, name: str = "r") -> None:
+        self.name = name
+        self.handler = handler or self.echo
+        self.seen: list[Exchange] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port = int(self._listener.getsockname()[1])
+        self._open: set[socket.socket] = set()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def target(self) -> ReplicaTarget:
+        return ReplicaTarget(f"{self.name}-{self.port}", "127.0.0.1", self.port)
+
+    def close(self) -> None:
+        """Gone, at once: no listener, every connection reset."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in list(self._open):
+            self.reset(connection)
+
+    @staticmethod
+    def reset(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._open.add(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        reader = connection.makefile("rb")
+        with contextlib.suppress(OSError, ValueError):
+            while line := reader.readline():
+                method, target, _ = line.decode("latin-1").split(" ", 2)
+                headers = []
+                while (header := reader.readline().decode("latin-1").strip()) != "":
+                    name, _, value = header.partition(":")
+                    headers.append((name.strip(), value.strip()))
+                exchange = Exchange(method, target, headers, connection, reader)
+                self.seen.append(exchange)
+                self.handler(exchange)
+        self._open.discard(connection)
+        with contextlib.suppress(OSError):
+            connection.close()
+
+    def echo(self, exchange: Exchange) -> None:
+        digest, size = hashlib.sha256(), 0
+        for data in exchange.body():
+            digest.update(data)
+            size += len(data)
+        told = {
+            "replica": self.name,
+            "method": exchange.method,
+            "target": exchange.target,
+            "headers": exchange.headers,
+            "body_bytes": size,
+            "body_sha256": digest.hexdigest(),
+        }
+        exchange.answer(json.dumps(told).encode())
+
+
+# --- control plane ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Poll:
+    gateway: str
+    applied: str
+    rejected: str
+    etag: str
+    at: float = field(default_factory=time.monotonic)
+
+
+class ControlPlane:
+    """Serves the snapshot of `targets` to agents, and an echo under every other path."""
+
+    def __init__(self, key: Key | None = None) -> None:
+        self.key = key or Key("k1")
+        self.polls: list[Poll] = []
+        self.token = CONTROL_TOKEN
+        self.port = free_port()
+        self.targets = GatewayTargets(
+            endpoints=(),
+            tokens=TokenPolicy(ISSUER, AUDIENCE, jwks(self.key), ROLES),
+            control_plane=("127.0.0.1", self.port),
+            console_origin=CONSOLE,
+        )
+        self._served: tuple[str, bytes] = ("", b"")
+        self._server: ThreadingHTTPServer | None = None
+        self.publish()
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def publish(self, *endpoints: EndpointTarget, **changes: Any) -> str:
+        """Serve these endpoints from now on; the snapshot's version."""
+        self.targets = replace(self.targets, endpoints=endpoints or self.targets.endpoints, **changes)
+        built = snapshot.build(self.targets)
+        return self.publish_raw(built.version, built.resources)
+
+    def publish_raw(self, version: str, resources: dict[str, Any]) -> str:
+        self._served = (version, json.dumps({"version": version, "resources": resources}).encode())
+        return version
+
+    def applied(self, version: str, gateway: str = "") -> bool:
+        return any(p.applied == version and gateway in ("", p.gateway) for p in self.polls[-50:])
+
+    def start(self) -> None:
+        plane = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                plane._answer(self)
+
+            do_POST = do_GET
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._server.daemon_threads = True
+        self._open: set[socket.socket] = set()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+            for connection in list(self._open):
+                Replica.reset(connection)
+
+    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        self._open.add(request.connection)
+        body = request.rfile.read(int(request.headers.get("content-length") or 0))
+        if request.path != "/internal/gateway/snapshot":
+            told = {
+                "target": request.path,
+                "method": request.command,
+                "headers": request.headers.items(),
+                "body": body.decode("latin-1"),
+            }
+            return self._send(request, 200, json.dumps(told).encode())
+        if request.headers.get("authorization") != f"Bearer {self.token}":
+            return self._send(request, 401, b"{}")
+        version, document = self._served
+        etag = (request.headers.get("if-none-match") or "").strip('"')
+        h = request.headers
+        self.polls.append(
+            Poll(h["x-berth-gateway"], h["x-berth-applied"] or "", h.get("x-berth-rejected") or "", etag)
+        )
+        if etag == version:
+            return self._send(request, 304, b"")
+        return self._send(request, 200, document)
+
+    @staticmethod
+    def _send(request: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
+        request.send_response(status)
+        if status != 304:
+            request.send_header("content-type", "application/json")
+            request.send_header("content-length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+
+# --- the gateway ------------------------------------------------------------------------------------------
+
+
+class Gateway:
+    """The agent as its own process, and through it a real Envoy, on a free loopback port."""
+
+    def __init__(
+        self, plane: ControlPlane, *arguments: str, gateway_id: str = "gw-1", port: int | None = None
+    ) -> None:
+        self.plane = plane
+        self.id = gateway_id
+        self.port = port or free_port()
+        self._directory = tempfile.TemporaryDirectory(prefix="gw-")  # short: socket paths have 108 bytes
+        self.home = Path(self._directory.name) / "home"
+        self.arguments = list(arguments)
+        self.agent: subprocess.Popen[str] | None = None
+        self.log = Path(self._directory.name) / "agent.log"
+        self.token_file = Path(self._directory.name) / "token"
+        self.token_file.write_text(plane.token + "\n")
+
+    def start(self) -> Gateway:
+        command = [sys.executable, "-m", "gateway.agent", "--control", self.plane.url, "--id", self.id]
+        command += ["--token-file", str(self.token_file), "--home", str(self.home)]
+        command += ["--listen", f"127.0.0.1:{self.port}", "--concurrency", "2", *self.arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "platform")}
+        with self.log.open("a") as output:
+            self.agent = subprocess.Popen(command, stdout=output, stderr=output, text=True, env=environment)
+        return self
+
+    def ready(self) -> Gateway:
+        """Started, and the plane's present snapshot applied."""
+        self.start()
+        version, _ = self.plane._served
+        until(lambda: self.plane.applied(version, self.id), what=f"first snapshot applied\n{self.output()}")
+        return self
+
+    def output(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def publish(self, *endpoints: EndpointTarget, **changes: Any) -> str:
+        """Publish and wait until this gateway's Envoy has applied it."""
+        before = len(self.plane.polls)
+        version = self.plane.publish(*endpoints, **changes)
+        until(
+            lambda: any(p.applied == version and p.gateway == self.id for p in self.plane.polls[before:]),
+            what=f"snapshot {version} applied by {self.id}",
+        )
+        return version
+
+    @property
+    def admin(self) -> Admin:
+        return Admin(str(self.home / "admin.sock"))
+
+    def envoy_pid(self) -> int | None:
+        try:
+            return int(json.loads((self.home / "envoy.json").read_text())["pid"])
+        except (OSError, ValueError):
+            return None
+
+    def status(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.home / "status.json").read_text()))
+        except (OSError, ValueError):
+            return {}
+
+    def access_log(self) -> list[dict[str, Any]]:
+        try:
+            return [json.loads(line) for line in (self.home / "access.log").read_text().splitlines()]
+        except OSError:
+            return []
+
+    def signal(self, number: signal.Signals) -> int:
+        """Send the agent a signal and wait for its end; its exit status."""
+        assert self.agent is not None
+        self.agent.send_signal(number)
+        return self.agent.wait(20)
+
+    def close(self) -> None:
+        """Everything gone, whatever state the test left it in."""
+        if self.agent is not None and self.agent.poll() is None:
+            self.agent.terminate()
+            try:
+                self.agent.wait(12)
+            except subprocess.TimeoutExpired:
+                self.agent.kill()
+                self.agent.wait()
+        pid = self.envoy_pid()
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._directory.cleanup()
+
+    # --- calls ---
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None = None,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """One request on a connection of its own; `path` goes out exactly as it is."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        given = {**(bearer(token) if token else {}), **(headers or {})}
+        try:
+            connection.putrequest(method, path, skip_accept_encoding=True)
+            for name, value in given.items():
+                connection.putheader(name, value)
+            if isinstance(body, bytes):
+                connection.putheader("content-length", str(len(body)))
+            connection.endheaders(body)
+            got = connection.getresponse()
+            return Answer(got.status, [(n.lower(), v) for n, v in got.getheaders()], got.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, token: str | None = None, **headers: str) -> Answer:
+        return self.call(
+            "GET", path, token=token, headers={k.replace("_", "-"): v for k, v in headers.items()}
+        )
+
+    def raw(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        return str(self.json()["error"]["code"])
+
+    def header(self, name: str) -> str | None:
+        return next((v for n, v in self.headers if n == name), None)
+
+    def comparable(self) -> tuple[Any, ...]:
+        """All of it but what differs between any two answers."""
+        return self.status, [h for h in self.headers if h[0] not in ("date", "x-request-id")], self.body
+
+
+def endpoint(name: str, *replicas: Replica, **fields: Any) -> EndpointTarget:
+    """A ready endpoint with these replicas, of project p1, private."""
+    values: dict[str, Any] = {
+        "project": "p1",
+        "private": True,
+        "serving": Serving.READY if replicas else Serving.UNAVAILABLE,
+        "status": "ACTIVE" if replicas else "DEPLOYING",
+        "replicas": tuple(r.target() for r in replicas),
+        **fields,
+    }
+    return EndpointTarget(endpoint_id=name, **values)
