@@ -1,0 +1,335 @@
+"""The management API's endpoints, regions and instance types (contract §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django_filters import rest_framework as filters
+from drf_spectacular.utils import extend_schema, extend_schema_field
+from rest_framework import mixins, serializers, status, viewsets
+from rest_framework.decorators import action
+from rest_framework.filters import OrderingFilter, SearchFilter
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from config.api import CursorPagination, ProjectViewSet
+from endpoints import events, services
+from endpoints.errors import describe
+from endpoints.models import Endpoint, Event, InstanceType, Region, Replica, Revision, Status
+
+_THRESHOLDS = ("cpu_percent", "memory_percent", "gpu_percent", "latency_ms", "idle_timeout_s")
+
+
+class RegionSerializer(serializers.ModelSerializer[Region]):
+    """A place with capacity."""
+
+    class Meta:
+        model = Region
+        fields = ["code", "name"]
+
+
+class InstanceTypeSerializer(serializers.ModelSerializer[InstanceType]):
+    """CPU, RAM and GPUs of a replica; vcpu and memory_gib 0 mean no limit."""
+
+    class Meta:
+        model = InstanceType
+        fields = [
+            "name",
+            "family",
+            "vcpu",
+            "memory_gib",
+            "gpu",
+            "gpu_count",
+            "vram_gib_per_gpu",
+            "price_month",
+            "currency",
+        ]
+
+
+class AutoscalingSerializer(serializers.Serializer[Any]):
+    """Thresholds; null turns one off."""
+
+    cpu_percent = serializers.IntegerField(allow_null=True, required=False)
+    memory_percent = serializers.IntegerField(allow_null=True, required=False)
+    gpu_percent = serializers.IntegerField(allow_null=True, required=False)
+    latency_ms = serializers.IntegerField(allow_null=True, required=False)
+    idle_timeout_s = serializers.IntegerField(allow_null=True, required=False)
+
+
+class ReasonSerializer(serializers.Serializer[Any]):
+    """Why the status is what it is."""
+
+    code = serializers.CharField()
+    message = serializers.CharField()
+    action = serializers.CharField()
+
+
+class EndpointSerializer(serializers.Serializer[Endpoint]):
+    """An endpoint as contract §4 shows it. The rules are in endpoints.validation, not here."""
+
+    id = serializers.CharField(read_only=True)
+    name = serializers.CharField(allow_blank=True, trim_whitespace=False)
+    region = serializers.CharField(source="region_id")
+    model = serializers.CharField(source="revision.model_id")
+    instance_type = serializers.CharField(source="revision.instance_type_id")
+    settings = serializers.DictField(source="revision.settings", required=False)
+    min_replicas = serializers.IntegerField(default=1)
+    max_replicas = serializers.IntegerField(default=1)
+    private = serializers.BooleanField(default=True)
+    autoscaling = AutoscalingSerializer(source="*", required=False)
+    url = serializers.CharField(read_only=True)
+    status = serializers.ChoiceField(choices=Status.choices, read_only=True)
+    status_reason = serializers.SerializerMethodField()
+    conditions = serializers.ListField(child=serializers.DictField(), read_only=True)
+    replica_count = serializers.SerializerMethodField()
+    revision = serializers.IntegerField(source="revision.number", read_only=True)
+    created_at = serializers.DateTimeField(read_only=True)
+    updated_at = serializers.DateTimeField(read_only=True)
+
+    @extend_schema_field(ReasonSerializer(allow_null=True))
+    def get_status_reason(self, endpoint: Endpoint) -> dict[str, str] | None:
+        """{code, message, action}, null when ACTIVE."""
+        if not endpoint.reason_code:
+            return None
+        reason = describe(endpoint.reason_code, endpoint.reason_params)
+        return {"code": reason.code, "message": reason.message, "action": reason.action}
+
+    @extend_schema_field(
+        {"type": "object", "properties": {"wanted": {"type": "integer"}, "ready": {"type": "integer"}}}
+    )
+    def get_replica_count(self, endpoint: Endpoint) -> dict[str, int]:
+        """Replicas that should serve and that do."""
+        return {"wanted": endpoint.wanted_replicas, "ready": endpoint.ready_replicas}
+
+
+class EventSerializer(serializers.ModelSerializer[Event]):
+    """What happened, in words too."""
+
+    message = serializers.SerializerMethodField()
+    actor = serializers.CharField(source="actor_name")
+
+    class Meta:
+        model = Event
+        fields = ["id", "kind", "message", "actor", "params", "at"]
+
+    def get_message(self, event: Event) -> str:
+        """The event as a sentence."""
+        return events.sentence(event)
+
+
+class ReplicaSerializer(serializers.ModelSerializer[Replica]):
+    """One replica, dead ones included, with its way through the phases."""
+
+    revision = serializers.IntegerField(source="revision.number")
+    reason = serializers.SerializerMethodField()
+    phases = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Replica
+        fields = [
+            "id",
+            "name",
+            "slot",
+            "attempt",
+            "revision",
+            "state",
+            "runtime",
+            "reason",
+            "evidence",
+            "created_at",
+            "started_at",
+            "ready_at",
+            "ended_at",
+            "phases",
+        ]
+
+    @extend_schema_field(ReasonSerializer(allow_null=True))
+    def get_reason(self, replica: Replica) -> dict[str, str] | None:
+        """Why it waits or failed."""
+        if not replica.reason_code:
+            return None
+        reason = describe(replica.reason_code, replica.evidence)
+        return {"code": reason.code, "message": reason.message, "action": reason.action}
+
+    @extend_schema_field({"type": "array", "items": {"type": "object"}})
+    def get_phases(self, replica: Replica) -> list[dict[str, Any]]:
+        """Name, beginning, end and, for the pull, bytes."""
+        return [
+            {
+                "name": phase.name,
+                "started_at": phase.started_at,
+                "finished_at": phase.finished_at,
+                "bytes_done": phase.bytes_done,
+                "bytes_total": phase.bytes_total,
+            }
+            for phase in replica.phases.all()
+        ]
+
+
+class RevisionSerializer(serializers.ModelSerializer[Revision]):
+    """One configuration."""
+
+    author = serializers.CharField(source="created_by", default="")
+
+    class Meta:
+        model = Revision
+        fields = ["number", "model", "instance_type", "settings", "author", "created_at"]
+
+
+class EndpointFilter(filters.FilterSet):  # type: ignore[misc]
+    """`?status=ACTIVE&region=HCM`."""
+
+    class Meta:
+        model = Endpoint
+        fields = ["status", "region"]
+
+
+class EndpointViewSet(ProjectViewSet[Endpoint]):
+    """Endpoints of the caller's project."""
+
+    queryset = Endpoint.objects.select_related("revision")
+    serializer_class = EndpointSerializer
+    filter_backends = [filters.DjangoFilterBackend, SearchFilter, OrderingFilter]
+    filterset_class = EndpointFilter
+    search_fields = ["name", "id"]
+    ordering_fields = ["name", "status", "created_at", "updated_at"]
+    ordering = ["-created_at"]
+
+    def list(self, request: Request) -> Response:
+        """A page of endpoints."""
+        page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
+        return self.get_paginated_response(self.get_serializer(page, many=True).data)
+
+    def retrieve(self, request: Request, pk: str) -> Response:
+        """One endpoint."""
+        return Response(self.get_serializer(self.get_object()).data)
+
+    def create(self, request: Request) -> Response:
+        """Create and deploy."""
+        serializer = self.get_serializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        spec = services.EndpointSpec(**_spec_fields(serializer.validated_data))
+        endpoint = _translated(lambda: services.create_endpoint(actor=self.actor, spec=spec))
+        return Response(self.get_serializer(endpoint).data, status=status.HTTP_201_CREATED)
+
+    def partial_update(self, request: Request, pk: str) -> Response:
+        """Change some fields; a changed model, instance type or setting makes a revision."""
+        endpoint = self.get_object()
+        serializer = self.get_serializer(endpoint, data=request.data, partial=True)
+        serializer.is_valid(raise_exception=True)
+        changes = _spec_fields(serializer.validated_data)
+        changed = _translated(
+            lambda: services.update_endpoint(actor=self.actor, endpoint=endpoint, changes=changes)
+        )
+        return Response(self.get_serializer(changed).data)
+
+    @extend_schema(responses={202: EndpointSerializer})
+    def destroy(self, request: Request, pk: str) -> Response:
+        """Ask for its end; it is gone when reading it answers 404."""
+        return self._switch(request, services.delete_endpoint, status.HTTP_202_ACCEPTED)
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def pause(self, request: Request, pk: str) -> Response:
+        """Stop all replicas; the URL answers 503."""
+        return self._switch(request, services.pause_endpoint)
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Request, pk: str) -> Response:
+        """Serve again after a pause."""
+        return self._switch(request, services.resume_endpoint)
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def restart(self, request: Request, pk: str) -> Response:
+        """Try again what failed."""
+        return self._switch(request, services.retry_endpoint)
+
+    @extend_schema(responses=EventSerializer(many=True))
+    @action(detail=True, methods=["get"], filter_backends=[], url_path="events")
+    def list_events(self, request: Request, pk: str) -> Response:
+        """What happened, newest first."""
+        return self._page(EventSerializer, Event.objects.filter(endpoint=self.get_object()), order="-at")
+
+    @extend_schema(responses=ReplicaSerializer(many=True))
+    @action(detail=True, methods=["get"], filter_backends=[])
+    def replicas(self, request: Request, pk: str) -> Response:
+        """All replicas, the dead ones with their evidence."""
+        rows = self.get_object().replicas.select_related("revision").prefetch_related("phases")
+        return self._page(ReplicaSerializer, rows)
+
+    @extend_schema(responses=RevisionSerializer(many=True))
+    @action(detail=True, methods=["get"], filter_backends=[])
+    def revisions(self, request: Request, pk: str) -> Response:
+        """Its configurations, newest first."""
+        return self._page(RevisionSerializer, self.get_object().revisions.select_related("created_by"))
+
+    def _page(
+        self, serializer: type[serializers.ModelSerializer[Any]], rows: Any, order: str = "-created_at"
+    ) -> Response:
+        paginator = CursorPagination()
+        paginator.ordering = order
+        page = paginator.paginate_queryset(rows, self.request, self)
+        return paginator.get_paginated_response(serializer(page, many=True).data)
+
+    def _switch(self, request: Request, service: Callable[..., Endpoint], code: int = 200) -> Response:
+        endpoint = self.get_object()
+        changed = _translated(lambda: service(actor=self.actor, endpoint=endpoint))
+        return Response(self.get_serializer(changed).data, status=code)
+
+
+class RegionViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Region]):
+    """Where endpoints can run."""
+
+    queryset = Region.objects.filter(enabled=True)
+    serializer_class = RegionSerializer
+    pagination_class = None
+
+
+class InstanceTypeViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[InstanceType]):
+    """What replicas can run on."""
+
+    queryset = InstanceType.objects.filter(enabled=True)
+    serializer_class = InstanceTypeSerializer
+    pagination_class = None
+
+
+def _spec_fields(validated: Mapping[str, Any]) -> dict[str, Any]:
+    """What was sent, under EndpointSpec's names; only what was sent when it is a partial change."""
+    fields = {name: value for name, value in validated.items() if name not in ("revision", "region_id")}
+    if "region_id" in validated:
+        fields["region"] = validated["region_id"]
+    revision = validated.get("revision", {})
+    for sent, name in (
+        ("model_id", "model_id"),
+        ("instance_type_id", "instance_type"),
+        ("settings", "settings"),
+    ):
+        if sent in revision:
+            fields[name] = revision[sent]
+    return fields
+
+
+def _translated(call: Callable[[], Endpoint]) -> Endpoint:
+    """Run a service; its field names become the API's."""
+    try:
+        return call()
+    except ValidationError as error:
+        named = {_api_name(field): messages for field, messages in error.message_dict.items()}
+        raise serializers.ValidationError(named) from error
+
+
+def _api_name(field: str) -> str:
+    if field in _THRESHOLDS:
+        return f"autoscaling.{field}"
+    return {"model_id": "model", "__all__": "non_field_errors"}.get(field, field)
+
+
+routes = [
+    ("endpoints", EndpointViewSet, "endpoint"),
+    ("regions", RegionViewSet, "region"),
+    ("instance-types", InstanceTypeViewSet, "instance-type"),
+]

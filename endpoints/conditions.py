@@ -1,0 +1,81 @@
+"""From conditions to the one status word (contract §5). Nothing else ever sets a status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from endpoints.reconciler.state import Condition, Desired
+
+READY = "Ready"  # as many replicas serve as are wanted; params: ready, wanted
+ROUTED = "Routed"  # every live gateway has applied the present route
+PROGRESSING = "Progressing"  # something is on its way; reason: the step
+FAILED = "Failed"  # something ended and stays ended until someone acts; reason: why
+BLOCKED = "Blocked"  # nothing can be done until something outside changes; reason: why
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A status word and its reason. reason "" only with ACTIVE."""
+
+    status: str
+    reason: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+def derive(desired: Desired, conditions: Sequence[Condition]) -> Verdict:
+    """The status that these conditions amount to."""
+    by_type = {condition.type: condition for condition in conditions}
+    ready, routed = by_type[READY], by_type[ROUTED]
+    progress, failed, blocked = by_type.get(PROGRESSING), by_type.get(FAILED), by_type.get(BLOCKED)
+    serving = int(ready.params.get("ready", 0)) > 0
+    if desired.deleting:
+        return Verdict("DELETING", "deleting")
+    if desired.paused:
+        return Verdict("INACTIVE", "paused")
+    if not serving:
+        return _not_serving(failed, blocked, progress)
+    if failed:
+        return Verdict("DEGRADED", failed.reason, failed.params)
+    if progress and progress.reason == "updating":
+        return Verdict("UPDATING", "updating", progress.params)
+    if not routed.status and not desired.was_active:
+        return Verdict("DEPLOYING", "routing")
+    if not ready.status:
+        # Below the wanted number on the first way up is deploying; after that it is degraded.
+        status = "DEGRADED" if desired.was_active else "DEPLOYING"
+        return Verdict(status, "fewer_replicas", ready.params)
+    return Verdict("ACTIVE")
+
+
+def _not_serving(failed: Condition | None, blocked: Condition | None, progress: Condition | None) -> Verdict:
+    if failed:
+        return Verdict("FAILED", failed.reason, failed.params)
+    if blocked:
+        return Verdict("PENDING", blocked.reason, blocked.params)
+    if progress and progress.reason != "queued":
+        return Verdict("DEPLOYING", progress.reason, progress.params)
+    return Verdict("PENDING", "queued")
+
+
+def as_json(
+    conditions: Sequence[Condition], generation: int, before: list[Any], now: str
+) -> list[dict[str, Any]]:
+    """The conditions for the database and the API. `since` stays while status and reason stay."""
+    old = {item["type"]: item for item in before}
+    rows = []
+    for condition in conditions:
+        previous = old.get(condition.type, {})
+        same = previous.get("status") == condition.status and previous.get("reason") == condition.reason
+        rows.append(
+            {
+                "type": condition.type,
+                "status": condition.status,
+                "reason": condition.reason,
+                "params": dict(condition.params),
+                "generation": generation,
+                "since": previous["since"] if same else now,
+            }
+        )
+    return rows

@@ -1,0 +1,168 @@
+"""Every reason an endpoint can have for its status: a stable code, a sentence, and what to do (contract §5).
+
+Words live here alone. Parameters come from the reconciler's evidence; they are plain text and are escaped where
+they are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What a person is told. `fix` names the button that helps: "", "retry", "edit", "resume" or "registry"."""
+
+    code: str
+    message: str
+    action: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    message: Promise
+    action: Promise
+    fix: str = ""
+
+
+_WAIT = _("Nothing to do: this page follows it.")
+
+WORDS: dict[str, _Words] = {
+    # on the way
+    "queued": _Words(_("Waiting for a worker to take it up."), _WAIT),
+    "pulling_image": _Words(_("Fetching the image %(image)s."), _WAIT),
+    "starting": _Words(_("The container is starting."), _WAIT),
+    "loading_model": _Words(_("The model server is loading the model."), _WAIT),
+    "routing": _Words(
+        _("The model is ready; the gateway has not confirmed its route yet."),
+        _("If this lasts more than a few seconds, check that the gateway runs."),
+    ),
+    "updating": _Words(_("A new revision is being rolled out; the old one serves meanwhile."), _WAIT),
+    "fewer_replicas": _Words(_("%(ready)s of %(wanted)s replicas are ready."), _WAIT),
+    "replacing": _Words(_("A replica ended and is being replaced."), _WAIT),
+    "paused": _Words(
+        _("Paused: no replica runs and nothing is held."), _("Resume it to serve again."), "resume"
+    ),
+    "deleting": _Words(_("Its replicas and everything that belongs to them are being removed."), _WAIT),
+    # the platform's side
+    "engine_unreachable": _Words(
+        _("The container engine does not answer."),
+        _("Start the Docker Engine. What runs is left alone, and this goes on by itself once it answers."),
+    ),
+    "engine_not_permitted": _Words(
+        _("The platform's user may not use the container engine's socket."),
+        _(
+            "Add the user to the docker group, or run the platform as one who may. This goes on by itself then."
+        ),
+    ),
+    "no_capacity": _Words(
+        _("%(instance_type)s needs %(needs)s; this machine has %(has)s."),
+        _("Choose a smaller instance type. It starts by itself if the machine grows."),
+        "edit",
+    ),
+    "no_space": _Words(
+        _("The container engine's disk is full."),
+        _("Free space on the engine's disk (docker system df shows what takes it). It is tried again."),
+        "retry",
+    ),
+    "no_subnet": _Words(
+        _("No subnet is left for this project's network."),
+        _("Widen BERTH_SUBNET_POOL, or delete endpoints of projects that need none."),
+        "retry",
+    ),
+    "gpu_unavailable": _Words(
+        _("The engine could not hand out the GPUs of this instance type."),
+        _("Check the NVIDIA driver and container toolkit on the host, or choose a CPU instance type."),
+        "edit",
+    ),
+    "port_conflict": _Words(
+        _("A host port that the replica needs is taken."), _("Free the port, then retry."), "retry"
+    ),
+    "runtime_error": _Words(
+        _("The container engine refused the request."), _("Read the evidence, then retry."), "retry"
+    ),
+    # the image
+    "image_not_found": _Words(
+        _("The registry has no image %(image)s."),
+        _("Check the image's name and tag in the Model Registry."),
+        "registry",
+    ),
+    "image_denied": _Words(
+        _("The registry refuses to hand out %(image)s."),
+        _("Enter registry credentials that may read it in the Model Registry."),
+        "registry",
+    ),
+    "registry_unreachable": _Words(
+        _("The image registry of %(image)s can't be reached."),
+        _("Check the host's network and the registry's name. It is tried again every few seconds."),
+        "retry",
+    ),
+    # the container
+    "invalid_container": _Words(
+        _("The engine refused this container's configuration."),
+        _("Correct the model's settings in the Model Registry."),
+        "registry",
+    ),
+    "command_not_found": _Words(
+        _("The image has no program that its command names."),
+        _("Correct the model's image or command in the Model Registry."),
+        "registry",
+    ),
+    "container_exited": _Words(
+        _("The container ended by itself with exit code %(exit_code)s before it was ready."),
+        _("The last log lines say why. Correct the model or its settings, then retry."),
+        "retry",
+    ),
+    "out_of_memory": _Words(
+        _("The container needed more than its %(memory)s of memory and was ended by the kernel."),
+        _("Choose a bigger instance type, or a shorter context."),
+        "edit",
+    ),
+    "health_timeout": _Words(
+        _("Nothing healthy answered on port %(port)s at %(path)s within %(seconds)s seconds."),
+        _(
+            "If the server listens on another port or path, correct it in the Model Registry; if it loads long, retry."
+        ),
+        "registry",
+    ),
+    "container_gone": _Words(
+        _("The container was removed by someone else."), _("A new one is started by itself."), "retry"
+    ),
+    # the request
+    "model_gone": _Words(
+        _("Its model is not in the Model Registry any more."), _("Choose another model."), "edit"
+    ),
+    "model_not_ready": _Words(
+        _("The model %(model)s is not imported yet."), _("Wait for the import, or retry it."), "registry"
+    ),
+    "needs_containers": _Words(
+        _("%(framework)s runs in containers, and this platform runs without an engine."),
+        _("Start a Docker Engine and the platform again, or choose a llama.cpp model."),
+        "registry",
+    ),
+}
+
+
+def describe(code: str, params: Mapping[str, Any]) -> Reason:
+    """The words for `code`. A code nobody knows is shown as itself, with the evidence, rather than hidden."""
+    words = WORDS.get(code)
+    if words is None:
+        return Reason(code, code.replace("_", " "), "")
+    return Reason(code, _fill(words.message, params), _fill(words.action, params), words.fix)
+
+
+class _Gaps(dict[str, Any]):
+    """Shows what is missing instead of failing: an incomplete reason is better than none."""
+
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+def _fill(text: Promise, params: Mapping[str, Any]) -> str:
+    return str(text) % _Gaps(params) if "%(" in str(text) else str(text)

@@ -1,0 +1,53 @@
+"""Events: written in the transaction of the change they tell of, in the past tense, with who did it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from endpoints.models import Endpoint, Event
+from iam.actors import Actor
+
+SENTENCES: dict[str, Promise] = {
+    "endpoint.created": _("Created the endpoint"),
+    "endpoint.changed": _("Changed %(fields)s"),
+    "endpoint.revised": _("Asked for revision %(number)s: %(fields)s"),
+    "endpoint.paused": _("Paused the endpoint"),
+    "endpoint.resumed": _("Resumed the endpoint"),
+    "endpoint.retried": _("Retried the deployment"),
+    "endpoint.delete_requested": _("Asked to delete the endpoint"),
+    "endpoint.deleted": _("The endpoint and all that belonged to it was removed"),
+    "status.changed": _("Status went from %(before)s to %(after)s"),
+    "replica.started": _("Replica %(replica)s was started"),
+    "replica.ready": _("Replica %(replica)s became ready"),
+    "replica.failed": _("Replica %(replica)s failed: %(reason)s"),
+    "replica.stopped": _("Replica %(replica)s was stopped"),
+    "replica.lost": _("Replica %(replica)s was removed by someone else and is being replaced"),
+    "image.pulled": _("Image %(image)s was fetched"),
+}
+
+
+def record(endpoint: Endpoint, kind: str, actor: Actor | None = None, **params: Any) -> Event:
+    """Write one event. `params` must hold nothing secret."""
+    return Event.objects.create(
+        project_id=endpoint.project_id,
+        endpoint=endpoint,
+        target=endpoint.id,
+        kind=kind,
+        actor=actor.user if actor else None,
+        actor_name=actor.name if actor else "",
+        params=params,
+    )
+
+
+def sentence(event: Event) -> str:
+    """The event in words. A kind that has none is shown as itself."""
+    words = SENTENCES.get(event.kind)
+    if words is None:
+        return event.kind
+    try:
+        return str(str(words) % event.params)
+    except (KeyError, TypeError, ValueError):
+        return str(words)

@@ -1,0 +1,88 @@
+"""Fetching a replica's image: minutes, bytes, and a heartbeat that tells a slow pull from a dead worker."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from django.db import transaction
+from django.utils import timezone
+
+from endpoints import events
+from endpoints.live import endpoint_changed
+from endpoints.models import DeployPhase, PhaseName, Replica, ReplicaState
+from endpoints.queue import reconcile_soon
+from endpoints.specs import image_for, registry_auth
+from runtimes.contract import PullProgress, Runtime
+from runtimes.errors import RuntimeFailure
+
+log = logging.getLogger(__name__)
+REPORT_EVERY_S = 0.5
+
+
+class NotWanted(Exception):
+    """The replica is gone or no longer waits: nobody needs this pull."""
+
+
+def pull_for(replica_id: str, runtime: Runtime) -> None:
+    """Fetch the image of a waiting replica. Failures are written on the replica; the reconciler decides."""
+    replica = (
+        Replica.objects.select_related("endpoint", "revision__model__framework")
+        .filter(pk=replica_id, state=ReplicaState.WAITING)
+        .first()
+    )
+    if replica is None:
+        return
+    image = image_for(replica.revision)
+    try:
+        runtime.pull(image, auth=registry_auth(replica.revision), progress=_reporter(replica))
+    except NotWanted:
+        return
+    except RuntimeFailure as failure:
+        log.warning("%s: %s (%s)", replica.name, failure.code, failure.evidence)
+        _failed(replica, image, failure)
+    else:
+        events.record(replica.endpoint, "image.pulled", image=image)
+    _tell(replica)
+
+
+def _failed(replica: Replica, image: str, failure: RuntimeFailure) -> None:
+    found = {"error": failure.evidence, "image": image}
+    columns: dict[str, object] = {
+        "reason_code": failure.code,
+        "evidence": found,
+        "pull_beat_at": timezone.now(),
+    }
+    if not failure.transient:
+        columns |= {"state": ReplicaState.FAILED, "ended_at": timezone.now()}
+    with transaction.atomic():
+        Replica.objects.filter(pk=replica.pk, state=ReplicaState.WAITING).update(**columns)
+        if not failure.transient:
+            DeployPhase.objects.filter(replica=replica, finished_at=None).update(finished_at=timezone.now())
+            events.record(replica.endpoint, "replica.failed", replica=replica.name, reason=failure.code)
+
+
+def _reporter(replica: Replica) -> Callable[[PullProgress], None]:
+    last = 0.0
+
+    def report(progress: PullProgress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < REPORT_EVERY_S:
+            return
+        last = now
+        waiting = Replica.objects.filter(pk=replica.pk, state=ReplicaState.WAITING)
+        if not waiting.update(pull_beat_at=timezone.now()):
+            raise NotWanted
+        DeployPhase.objects.filter(replica=replica, name=PhaseName.PULLING).update(
+            bytes_done=progress.done, bytes_total=progress.total
+        )
+        endpoint_changed(replica.endpoint)
+
+    return report
+
+
+def _tell(replica: Replica) -> None:
+    endpoint_changed(replica.endpoint)
+    reconcile_soon(replica.endpoint_id)

@@ -1,0 +1,241 @@
+"""Carry out a plan's actions, one by one. A row says what we are about to do before we do it, so that a worker that
+dies in between leaves something the next one can see."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from endpoints import events
+from endpoints.models import Endpoint, PhaseName, Replica, ReplicaState
+from endpoints.queue import pull_soon
+from endpoints.reconciler import phases
+from endpoints.reconciler.lease import Lease
+from endpoints.reconciler.state import (
+    Action,
+    Create,
+    Drain,
+    Fail,
+    Finish,
+    Healthy,
+    Observed,
+    Plan,
+    Pull,
+    Ready,
+    RemoveOrphan,
+    ReplicaView,
+    Routed,
+    Start,
+    Stop,
+)
+from endpoints.specs import container_spec, health_check, replica_name
+from runtimes.contract import Runtime
+from runtimes.errors import RuntimeFailure
+
+log = logging.getLogger(__name__)
+EVIDENCE_LINES = 200
+EVIDENCE_BYTES = 32_000
+
+
+class LeaseLost(Exception):
+    """Another worker took over: whatever we still meant to do is its business now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """changed: a row changed, so planning again at once may find more to do; finished: the endpoint is gone."""
+
+    changed: bool
+    finished: bool = False
+
+
+def apply(plan: Plan, endpoint: Endpoint, observed: Observed, runtime: Runtime, lease: Lease) -> Applied:
+    """Do everything the plan says. Raises LeaseLost; a driver's failure is recorded and ends only its action."""
+    changed = False
+    for action in plan.actions:
+        if not lease.renew():
+            raise LeaseLost(endpoint.id)
+        if isinstance(action, Finish):
+            _finish(endpoint, runtime)
+            return Applied(changed=True, finished=True)
+        changed |= _carry_out(action, endpoint, observed, runtime)
+    return Applied(changed)
+
+
+def _carry_out(action: Action, endpoint: Endpoint, observed: Observed, runtime: Runtime) -> bool:
+    match action:
+        case Create():
+            _create(action, endpoint, runtime)
+        case Pull(replica):
+            _pull(replica)
+            return False
+        case Start(replica):
+            return _start(replica, endpoint, runtime)
+        case Healthy(replica):
+            _update(replica, healthy_since=timezone.now())
+            phases.enter(replica.id, PhaseName.HEALTH_CHECK, timezone.now())
+        case Ready(replica):
+            _ready(replica, endpoint, observed)
+        case Drain(replica):
+            _update(replica, state=ReplicaState.DRAINING, drain_started_at=timezone.now())
+        case Stop(replica):
+            _stop(replica, endpoint, runtime)
+        case Fail():
+            _fail(action, endpoint, runtime)
+        case RemoveOrphan(name):
+            _remove(runtime, name)
+            return False
+        case Routed(replica):
+            _routed(replica)
+    return True
+
+
+def _update(replica: ReplicaView, **columns: Any) -> None:
+    Replica.objects.filter(pk=replica.id).update(**columns)
+
+
+def _create(action: Create, endpoint: Endpoint, runtime: Runtime) -> None:
+    assert endpoint.revision is not None
+    now = timezone.now()
+    with transaction.atomic():
+        replica = Replica.objects.create(
+            endpoint=endpoint,
+            revision=endpoint.revision,
+            slot=action.slot,
+            attempt=action.attempt,
+            generation=endpoint.generation,
+            name=replica_name(endpoint, endpoint.revision, action.slot, action.attempt),
+            runtime=runtime.kind,
+        )
+        # Only a first attempt was waited for since the request; a replacement begins when the old one ended.
+        queued = endpoint.requested_at if action.attempt == 1 else now
+        phases.enter(str(replica.id), PhaseName.QUEUED, min(queued, now))
+        phases.enter(str(replica.id), PhaseName.SCHEDULING, now)
+
+
+def _pull(replica: ReplicaView) -> None:
+    now = timezone.now()
+    _update(replica, pull_beat_at=now, reason_code="", evidence={})
+    phases.enter(replica.id, PhaseName.PULLING, now)
+    pull_soon(replica.id)
+
+
+def _start(replica: ReplicaView, endpoint: Endpoint, runtime: Runtime) -> bool:
+    row = Replica.objects.select_related("revision__model__framework", "revision__instance_type").get(
+        pk=replica.id
+    )
+    spec = container_spec(row, endpoint)
+    phases.enter(replica.id, PhaseName.CREATING, timezone.now())
+    try:
+        container = runtime.start(spec)
+    except RuntimeFailure as failure:
+        if failure.transient:
+            _update(
+                replica, reason_code=failure.code, evidence={"error": failure.evidence, "image": spec.image}
+            )
+            log.warning("%s: %s (%s); trying again", replica.name, failure.code, failure.evidence)
+            return False
+        _fail(
+            Fail(replica, failure.code, {"error": failure.evidence, "image": spec.image}), endpoint, runtime
+        )
+        return True
+    now = timezone.now()
+    with transaction.atomic():
+        _update(
+            replica,
+            state=ReplicaState.STARTING,
+            runtime_id=container.runtime_id,
+            started_at=replica.started_at or now,
+            reason_code="",
+            evidence={},
+            **_address(container.address.host, container.address.port) if container.address else {},
+        )
+        phases.enter(replica.id, PhaseName.STARTING, now)
+        phases.enter(replica.id, PhaseName.LOADING, timezone.now())
+        events.record(endpoint, "replica.started", replica=replica.name)
+    return True
+
+
+def _address(host: str, port: int) -> dict[str, Any]:
+    return {"host": host, "port": port}
+
+
+def _ready(replica: ReplicaView, endpoint: Endpoint, observed: Observed) -> None:
+    address = observed.containers[replica.name].address
+    assert address is not None  # it answered a probe there a moment ago
+    now = timezone.now()
+    with transaction.atomic():
+        _update(replica, state=ReplicaState.READY, ready_at=now, **_address(address.host, address.port))
+        phases.enter(replica.id, PhaseName.ROUTING, now)
+        events.record(endpoint, "replica.ready", replica=replica.name)
+
+
+def _routed(replica: ReplicaView) -> None:
+    now = timezone.now()
+    with transaction.atomic():
+        _update(replica, routed_at=now)
+        phases.enter(replica.id, PhaseName.ACTIVE, now)
+        phases.close(replica.id, now)
+
+
+def _stop(replica: ReplicaView, endpoint: Endpoint, runtime: Runtime) -> None:
+    runtime.stop(replica.name)
+    runtime.remove(replica.name)
+    now = timezone.now()
+    with transaction.atomic():
+        _update(replica, state=ReplicaState.STOPPED, ended_at=now)
+        phases.close(replica.id, now)
+        events.record(endpoint, "replica.stopped", replica=replica.name)
+
+
+def _fail(action: Fail, endpoint: Endpoint, runtime: Runtime) -> None:
+    replica = action.replica
+    evidence = {**_expectations(replica), **action.params, "logs": _last_words(runtime, replica.name)}
+    _remove(runtime, replica.name)
+    now = timezone.now()
+    with transaction.atomic():
+        _update(replica, state=ReplicaState.FAILED, ended_at=now, reason_code=action.code, evidence=evidence)
+        phases.close(replica.id, now)
+        kind = "replica.lost" if action.code == "container_gone" else "replica.failed"
+        events.record(
+            endpoint, kind, replica=replica.name, reason=action.code, exit_code=evidence.get("exit_code")
+        )
+
+
+def _expectations(replica: ReplicaView) -> Mapping[str, Any]:
+    row = Replica.objects.select_related("revision__model__framework", "revision__instance_type").get(
+        pk=replica.id
+    )
+    check = health_check(row.revision)
+    return {
+        "port": check.port,
+        "path": check.path,
+        "memory": f"{row.revision.instance_type.memory_gib:g} GiB",
+    }
+
+
+def _last_words(runtime: Runtime, name: str) -> str:
+    try:
+        return runtime.logs(name, tail=EVIDENCE_LINES)[-EVIDENCE_BYTES:].replace("\x00", "")
+    except RuntimeFailure as failure:
+        return f"(logs could not be read: {failure.evidence})"
+
+
+def _remove(runtime: Runtime, name: str) -> None:
+    runtime.stop(name)
+    runtime.remove(name)
+
+
+def _finish(endpoint: Endpoint, runtime: Runtime) -> None:
+    """The row goes last. The project's network goes when no other endpoint of the project is left."""
+    others = Endpoint.objects.filter(project=endpoint.project_id).exclude(pk=endpoint.pk)
+    if not others.exists():
+        runtime.remove_network(endpoint.project_id)
+    with transaction.atomic():
+        events.record(endpoint, "endpoint.deleted")
+        endpoint.delete()

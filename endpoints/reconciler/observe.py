@@ -1,0 +1,121 @@
+"""Read what is wanted and what is there. No transaction is open while the runtime is asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import httpx
+
+from endpoints import gateway_feed
+from endpoints.models import Endpoint, Replica, Revision, Status
+from endpoints.models.replica import LIVE_STATES
+from endpoints.reconciler.state import Desired, Observed, ReplicaView
+from endpoints.specs import blocked_reason, health_check, image_for
+from runtimes.contract import LABEL_ENDPOINT, ContainerState, Observation, Runtime
+from runtimes.errors import RuntimeFailure
+
+log = logging.getLogger(__name__)
+PROBE_TIMEOUT_S = 2.0
+
+
+def desired_of(endpoint: Endpoint, runtime: Runtime) -> Desired:
+    """What is asked for, from the endpoint's row and its revision."""
+    revision = endpoint.revision
+    blocked, params = _blocked(revision, runtime)
+    return Desired(
+        endpoint_id=endpoint.id,
+        generation=endpoint.generation,
+        wanted=endpoint.wanted_replicas,
+        revision_id=revision.pk if revision else None,
+        deleting=endpoint.deleting_at is not None,
+        paused=endpoint.paused_at is not None,
+        start_timeout_s=health_check(revision).timeout_s if revision else 600,
+        blocked=blocked if endpoint.wanted_replicas else "",
+        blocked_params=params,
+        was_active=endpoint.observed_generation == endpoint.generation
+        and endpoint.status in (Status.ACTIVE, Status.DEGRADED),
+    )
+
+
+def _blocked(revision: Revision | None, runtime: Runtime) -> tuple[str, dict[str, Any]]:
+    if revision is None:
+        return "model_gone", {}
+    try:
+        return blocked_reason(revision, runtime.info())
+    except RuntimeFailure:
+        return "", {}  # `observe` tells of it
+
+
+def view_of(replica: Replica) -> ReplicaView:
+    """The replica's row as plain data."""
+    return ReplicaView(
+        id=str(replica.id),
+        name=replica.name,
+        slot=replica.slot,
+        attempt=replica.attempt,
+        revision_id=replica.revision_id,
+        generation=replica.generation,
+        state=replica.state,
+        started_at=replica.started_at,
+        healthy_since=replica.healthy_since,
+        ready_at=replica.ready_at,
+        routed_at=replica.routed_at,
+        ended_at=replica.ended_at,
+        drain_started_at=replica.drain_started_at,
+        pull_beat_at=replica.pull_beat_at,
+        reason_code=replica.reason_code,
+        evidence=replica.evidence,
+    )
+
+
+def observe(endpoint: Endpoint, replicas: Iterable[Replica], runtime: Runtime) -> Observed:
+    """What the runtime, the replicas' health paths and the gateways say now."""
+    gateways, applied = gateway_feed.route_state(endpoint)
+    rows = list(replicas)
+    try:
+        found = {item.name: item for item in runtime.list({LABEL_ENDPOINT: endpoint.id})}
+        waiting = any(item.state == "waiting" for item in rows)
+        image = image_for(endpoint.revision) if waiting and endpoint.revision else None
+        present = runtime.has_image(image) if image else None
+    except RuntimeFailure as failure:
+        log.warning("%s: %s (%s)", endpoint.id, failure.code, failure.evidence)
+        return Observed(
+            unreachable=failure.code, evidence=failure.evidence, gateways=gateways, route_applied=applied
+        )
+    return Observed(
+        containers=found,
+        healthy=_healthy(rows, found),
+        image_present=present,
+        gateways=gateways,
+        route_applied=applied,
+    )
+
+
+def _healthy(replicas: Iterable[Replica], found: dict[str, Observation]) -> frozenset[str]:
+    starting = [item for item in replicas if item.state == "starting" and item.state in LIVE_STATES]
+    healthy = set()
+    for replica in starting:
+        container = found.get(replica.name)
+        if container is None or container.state != ContainerState.RUNNING or container.address is None:
+            continue
+        path = health_check(replica.revision).path
+        if _answers(f"http://{_host(container.address.host)}:{container.address.port}{path}"):
+            healthy.add(replica.name)
+    return frozenset(healthy)
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _answers(url: str) -> bool:
+    """Whether `url` answers 2xx. Redirects are not followed: a replica must not send us elsewhere."""
+    try:
+        with httpx.stream(
+            "GET", url, timeout=PROBE_TIMEOUT_S, follow_redirects=False, trust_env=False
+        ) as response:
+            return response.is_success
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return False

@@ -1,0 +1,24 @@
+"""The deploy timeline: one row a phase and replica, each beginning where the one before ended."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from endpoints.models import DeployPhase, PhaseName
+
+
+def enter(replica_id: str, name: PhaseName, now: datetime) -> None:
+    """Begin `name`, ending what was open. Entering a phase again (a second try) keeps its first beginning."""
+    DeployPhase.objects.filter(replica_id=replica_id, finished_at=None).exclude(name=name).update(
+        finished_at=now
+    )
+    phase, fresh = DeployPhase.objects.get_or_create(
+        replica_id=replica_id, name=name, defaults={"started_at": now}
+    )
+    if not fresh and phase.finished_at is not None:
+        DeployPhase.objects.filter(pk=phase.pk).update(finished_at=None)
+
+
+def close(replica_id: str, now: datetime) -> None:
+    """End whatever is open."""
+    DeployPhase.objects.filter(replica_id=replica_id, finished_at=None).update(finished_at=now)

@@ -1,0 +1,106 @@
+"""From rows to the exact container of a replica. The framework's definition decides; nothing here knows one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from endpoints.models import Endpoint, InstanceType, Replica, Revision
+from registry import spec
+from registry.facts import facts_of
+from registry.frameworks import definition_of
+from registry.models import ModelStatus, Source
+from runtimes.contract import (
+    LABEL_ENDPOINT,
+    LABEL_REPLICA,
+    LABEL_REVISION,
+    ContainerSpec,
+    RegistryAuth,
+    RuntimeInfo,
+)
+
+
+def replica_name(endpoint: Endpoint, revision: Revision, slot: int, attempt: int) -> str:
+    """The container's name: the same for the same attempt, so that starting it twice gives one container."""
+    return f"berth-{endpoint.id}-v{revision.number}-r{slot}-{attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """Where and how long a replica of a revision is asked whether it is healthy."""
+
+    port: int
+    path: str
+    timeout_s: float
+
+
+def health_check(revision: Revision) -> HealthCheck:
+    """The framework's health check, with what a custom image says of its own."""
+    definition, facts = definition_of(revision.model.framework), facts_of(revision.model)
+    return HealthCheck(
+        port=spec.port_of(definition, facts),
+        path=spec.health_path_of(definition, facts),
+        timeout_s=definition.start_timeout_s,
+    )
+
+
+def image_for(revision: Revision) -> str:
+    """The image of the revision's replicas."""
+    size = revision.instance_type
+    return spec.image_of(
+        definition_of(revision.model.framework),
+        facts_of(revision.model),
+        gpu=size.gpu,
+        gpu_count=size.gpu_count,
+    )
+
+
+def registry_auth(revision: Revision) -> RegistryAuth | None:
+    """Credentials for the pull, if the model has some."""
+    model = revision.model
+    if not model.registry_username:
+        return None
+    return RegistryAuth(model.registry_username, model.registry_password)
+
+
+def blocked_reason(revision: Revision, where: RuntimeInfo) -> tuple[str, dict[str, Any]]:
+    """Why no replica of this revision can be made there: a code of endpoints.errors and its params, or ("", {})."""
+    model = revision.model
+    definition = definition_of(model.framework)
+    if model.source != Source.IMAGE and model.status != ModelStatus.READY:
+        return "model_not_ready", {"model": model.name}
+    if where.kind == "process" and not definition.program:
+        return "needs_containers", {"framework": definition.name}
+    return _no_capacity(revision.instance_type, where)
+
+
+def _no_capacity(size: InstanceType, where: RuntimeInfo) -> tuple[str, dict[str, Any]]:
+    has_gib = where.memory_bytes / 2**30
+    if size.vcpu > where.cpus:
+        needs, has = f"{size.vcpu:g} CPUs", f"{where.cpus}"
+    elif size.memory_gib > has_gib:
+        needs, has = f"{size.memory_gib:g} GiB RAM", f"{has_gib:.1f} GiB"
+    else:
+        return "", {}
+    return "no_capacity", {"instance_type": size.name, "needs": needs, "has": has}
+
+
+def container_spec(replica: Replica, endpoint: Endpoint) -> ContainerSpec:
+    """What the driver is asked to start for this replica."""
+    revision = replica.revision
+    size = revision.instance_type
+    return spec.build(
+        definition_of(revision.model.framework),
+        facts_of(revision.model),
+        {**revision.model.settings, **revision.settings},
+        name=replica.name,
+        labels={
+            LABEL_ENDPOINT: endpoint.id,
+            LABEL_REPLICA: str(replica.id),
+            LABEL_REVISION: str(revision.number),
+        },
+        instance=spec.InstanceSize(
+            vcpu=size.vcpu, memory_gib=size.memory_gib, gpu=size.gpu, gpu_count=size.gpu_count
+        ),
+        network=endpoint.project_id,
+    )
