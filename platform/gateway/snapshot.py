@@ -352,12 +352,18 @@ def _retry_policy() -> Json:
 def _cors(console_origin: str) -> Json:
     return {
         "@type": _TYPE + "extensions.filters.http.cors.v3.CorsPolicy",
-        "allow_origin_string_match": [{"exact": console_origin}],
+        "allow_origin_string_match": [{"exact": _origin(console_origin)}],
         "allow_methods": "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS",
         "allow_headers": "authorization, content-type, accept, openai-beta, openai-organization, openai-project",
         "expose_headers": "x-request-id, retry-after, www-authenticate",
         "max_age": "600",
     }
+
+
+def _origin(url: str) -> str:
+    """Scheme, host and port of a URL, as a browser sends them in Origin."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 # --- filters that change at run time ----------------------------------------------------------------------

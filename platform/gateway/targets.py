@@ -65,7 +65,7 @@ class GatewayTargets:
     """The gateway's whole duty at one moment.
 
     control_plane   host and port of web, for /accounts-api/ and discovery on the gateway's own address
-    console_origin  the only origin that gets CORS answers
+    console_origin  the console's public URL: the only origin that gets CORS answers, and the Host that web is given
     """
 
     endpoints: tuple[EndpointTarget, ...]
