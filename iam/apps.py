@@ -1,3 +1,7 @@
+"""The IAM app."""
+
+import logging
+
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
@@ -7,3 +11,9 @@ class IamConfig(AppConfig):
 
     name = "iam"
     verbose_name = _("IAM")
+
+    def ready(self) -> None:
+        """Keep oauthlib from writing issued tokens to the log, which it does at level DEBUG."""
+        logging.getLogger("oauthlib").setLevel(logging.INFO)
+        # drf-spectacular finds its extensions by their import; ready() is where everything they need is there.
+        from iam import api_schema  # noqa: F401

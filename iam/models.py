@@ -84,6 +84,10 @@ def new_client_id() -> str:
     return f"sa-{uuid.uuid4()}"
 
 
+# Two, so that a secret is replaced without a gap: add one, move the programs over, delete the other.
+MAX_SECRETS = 2
+
+
 class ServiceAccount(models.Model):
     """A program's identity. It gets access tokens with its client_id and one of its secrets."""
 
@@ -95,6 +99,8 @@ class ServiceAccount(models.Model):
     disabled_at = models.DateTimeField(_("disabled at"), null=True, blank=True)
     last_used_at = models.DateTimeField(_("last used"), null=True, blank=True)
     created_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    # Kept when the user is gone, and the only record where another service account made this one.
+    created_by_name = models.CharField(max_length=200, blank=True, default="", editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 

@@ -1,1 +1,7 @@
-urlpatterns: list[object] = []
+"""IAM's addresses."""
+
+from django.urls import include, path
+
+urlpatterns = [
+    path("", include("iam.oauth.urls")),
+]

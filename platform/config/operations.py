@@ -1,1 +1,55 @@
-urlpatterns: list[object] = []
+"""What tells an operator whether this process is well (contract §8)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from django.core.cache import cache
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import path
+from redis.exceptions import RedisError
+
+logger = logging.getLogger(__name__)
+
+
+def healthz(_request: HttpRequest) -> HttpResponse:
+    """The process is up: 200, whatever it depends on."""
+    return JsonResponse({"status": "ok"})
+
+
+def readyz(_request: HttpRequest) -> HttpResponse:
+    """Everything this process needs answers: 200, else 503 with what does not."""
+    checks = {name: _outcome(name, check) for name, check in CHECKS.items()}
+    ready = all(outcome == "ok" for outcome in checks.values())
+    body = {"status": "ok" if ready else "unavailable", "checks": checks}
+    return JsonResponse(body, status=200 if ready else 503)
+
+
+def _database() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+def _redis() -> None:
+    cache.get("readyz")
+
+
+CHECKS: dict[str, Callable[[], None]] = {"database": _database, "redis": _redis}
+
+
+def _outcome(name: str, check: Callable[[], None]) -> str:
+    try:
+        check()
+    except (DatabaseError, RedisError, OSError) as error:
+        # The answer is public: what exactly went wrong stands in the log alone.
+        logger.warning("Not ready, %s: %s", name, error)
+        return "unavailable"
+    return "ok"
+
+
+urlpatterns = [
+    path("healthz", healthz, name="healthz"),
+    path("readyz", readyz, name="readyz"),
+]

@@ -1,0 +1,88 @@
+"""Digests of service account secrets.
+
+A secret is 256 random bits, so that no slow hash is needed to keep it from being guessed: a keyed digest takes
+microseconds where a password hash takes a quarter of a second, for every token. The key is a file beside the
+database: a stolen database alone does not even let somebody test a secret that they have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.hashers import BasePasswordHasher
+from django.utils.translation import gettext_noop as _
+
+from config.keyfiles import read_or_create
+
+SECRET_BYTES = 32
+
+
+@lru_cache(maxsize=4)
+def _keys(path: str) -> dict[str, bytes]:
+    """Key id → key, the one that makes new digests first. A line on top of the file rotates."""
+    lines = read_or_create(Path(path)).split()
+    return {hashlib.sha256(line.encode()).hexdigest()[:8]: line.encode() for line in lines}
+
+
+def new_secret() -> str:
+    """A client_secret: 256 bits, of characters that need no quoting in a URL, a shell or a Basic header."""
+    return secrets.token_urlsafe(SECRET_BYTES)
+
+
+class SecretHasher(BasePasswordHasher):
+    """`berth_hmac$<key id>$<HMAC-SHA256, hex>`. No salt: random secrets have no equals and fit no table."""
+
+    algorithm = "berth_hmac"
+
+    def _keys(self) -> dict[str, bytes]:
+        return _keys(str(settings.BERTH_HOME / "keys" / "client_secrets.key"))
+
+    def salt(self) -> str:
+        """The id of the key that new digests are made with, where other hashers keep their salt."""
+        return next(iter(self._keys()))
+
+    def encode(self, password: str, salt: str) -> str:
+        """The digest of `password` under the key that `salt` names. An unknown key gives a digest of no secret."""
+        key = self._keys().get(salt) or bytes(32)
+        # Text from outside may hold lone surrogates, which strict UTF-8 refuses.
+        digest = hmac.new(key, password.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+        return f"{self.algorithm}${salt}${digest}"
+
+    def decode(self, encoded: str) -> dict[str, Any]:
+        """The parts of a stored digest."""
+        algorithm, salt, digest = encoded.split("$", 2)
+        return {"algorithm": algorithm, "salt": salt, "hash": digest}
+
+    def verify(self, password: str, encoded: str) -> bool:
+        """Whether `encoded` is the digest of `password`, compared in constant time."""
+        salt = self.decode(encoded)["salt"]
+        known = salt in self._keys()
+        return hmac.compare_digest(self.encode(password, salt), encoded) and known
+
+    def safe_summary(self, encoded: str) -> dict[Any, Any]:
+        """What the admin may show."""
+        return {_("algorithm"): self.algorithm, _("key"): self.decode(encoded)["salt"]}
+
+    def must_update(self, encoded: str) -> bool:
+        """Whether a newer key is in use."""
+        return bool(self.decode(encoded)["salt"] != self.salt())
+
+    def harden_runtime(self, password: str, encoded: str) -> None:
+        """Nothing to even out: every digest takes the same time."""
+
+
+@lru_cache(maxsize=4)
+def _nobodys_digest(home: str) -> str:
+    hasher = SecretHasher()
+    return hasher.encode(new_secret(), hasher.salt())
+
+
+def nobodys_digest() -> str:
+    """A digest that no secret has, to compare with where there is nothing to compare with."""
+    return _nobodys_digest(str(settings.BERTH_HOME))

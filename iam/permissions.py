@@ -1,0 +1,42 @@
+"""Roles in the management API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.utils.translation import gettext as _
+from rest_framework.exceptions import NotFound
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+
+from iam.roles import Permission
+
+if TYPE_CHECKING:  # DRF reads this module while it defines APIView
+    from rest_framework.views import APIView
+
+
+class RolePermission(BasePermission):
+    """Lets a call through if the caller's role in the project allows it.
+
+    A view says what its actions need in `permissions: dict[action, Permission]`, and what all the others need in
+    `default_permission`; without either, reading needs VIEW and anything else EDIT.
+    """
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """Whether `request.actor` may. A project that the caller doesn't belong to is told like a missing one."""
+        actor = getattr(request, "actor", None)
+        if actor is None:
+            if request.user.is_authenticated and request.query_params.get("project"):
+                raise NotFound(_("There is no such project, or you don't belong to it."))
+            return False
+        return bool(actor.may(needed(request, view)))
+
+
+def needed(request: Request, view: APIView) -> Permission:
+    """The permission that this call needs."""
+    declared: dict[str, Permission] = getattr(view, "permissions", {})
+    action = getattr(view, "action", None) or ""
+    if action in declared:
+        return declared[action]
+    usual = Permission.VIEW if request.method in SAFE_METHODS else Permission.EDIT
+    return getattr(view, "default_permission", None) or usual

@@ -1,0 +1,128 @@
+"""Standing test people (owner, editor, viewer, outsider) and their signed-in clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.core.cache import cache
+from django.test import Client
+
+from iam.actors import Actor, actor_for_user
+from iam.models import Membership, Project, User
+from iam.roles import Role
+
+PASSWORD = "correct horse battery staple"
+
+
+def make_member(project: Project, email: str, role: Role) -> User:
+    """A person with `role` in `project`, who signs in with PASSWORD."""
+    user = User.objects.create_user(email, PASSWORD)
+    Membership.objects.create(user=user, project=project, role=role)
+    return user
+
+
+def actor_of(user: User) -> Actor:
+    """The actor of a person in their first project."""
+    actor = actor_for_user(user)
+    assert actor is not None
+    return actor
+
+
+def signed_in(user: User) -> Client:
+    """A browser in which `user` has signed in."""
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache() -> Iterator[None]:
+    """No test sees another one's counters."""
+    cache.clear()
+    yield
+    cache.clear()
+
+
+@pytest.fixture
+def project(db: None) -> Project:
+    """The project that the tests are about."""
+    return Project.objects.create(name="Alpha")
+
+
+@pytest.fixture
+def other_project(db: None) -> Project:
+    """A project that nobody of `project` belongs to."""
+    return Project.objects.create(name="Beta")
+
+
+@pytest.fixture
+def owner(project: Project) -> User:
+    """Admin of `project`."""
+    return make_member(project, "owner@example.org", Role.ADMIN)
+
+
+@pytest.fixture
+def editor(project: Project) -> User:
+    """Editor of `project`: the everyday member."""
+    return make_member(project, "editor@example.org", Role.EDITOR)
+
+
+@pytest.fixture
+def viewer(project: Project) -> User:
+    """Viewer of `project`."""
+    return make_member(project, "viewer@example.org", Role.VIEWER)
+
+
+@pytest.fixture
+def outsider(other_project: Project) -> User:
+    """Admin of another project, nobody in `project`."""
+    return make_member(other_project, "outsider@example.org", Role.ADMIN)
+
+
+@pytest.fixture
+def owner_client(owner: User) -> Client:
+    """The owner's browser."""
+    return signed_in(owner)
+
+
+@pytest.fixture
+def editor_client(editor: User) -> Client:
+    """The editor's browser."""
+    return signed_in(editor)
+
+
+@pytest.fixture
+def viewer_client(viewer: User) -> Client:
+    """The viewer's browser."""
+    return signed_in(viewer)
+
+
+@pytest.fixture
+def outsider_client(outsider: User) -> Client:
+    """The outsider's browser."""
+    return signed_in(outsider)
+
+
+@pytest.fixture
+def owner_actor(owner: User) -> Actor:
+    """The owner, acting in `project`."""
+    return actor_of(owner)
+
+
+@pytest.fixture
+def editor_actor(editor: User) -> Actor:
+    """The editor, acting in `project`."""
+    return actor_of(editor)
+
+
+@pytest.fixture
+def viewer_actor(viewer: User) -> Actor:
+    """The viewer, acting in `project`."""
+    return actor_of(viewer)
+
+
+@pytest.fixture
+def outsider_actor(outsider: User) -> Actor:
+    """The outsider, acting in the other project."""
+    return actor_of(outsider)
