@@ -1,0 +1,75 @@
+"""What a person sees in the terminal: one aligned line for each thing that happened, with the time it took."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+NAME_WIDTH = 10
+COLOURS = {
+    "berth": "1",
+    "redis": "31",
+    "web": "34",
+    "worker": "32",
+    "transfers": "36",
+    "beat": "90",
+    "watcher": "35",
+    "gateway": "33",
+    "demo": "1",
+}
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Colour on a terminal only, and never against NO_COLOR (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+class Terminal:
+    """Writes whole lines; a terminal that has gone away is no reason to stop the platform."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stdout
+        self.colour = wants_colour(self.stream)
+        self.live = self.stream.isatty()
+
+    def paint(self, text: str, code: str) -> str:
+        """`text` in an ANSI colour, where colour is wanted."""
+        return f"\033[{code}m{text}\033[0m" if self.colour and code else text
+
+    def write(self, text: str) -> None:
+        """Pass `text` on as it is."""
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except (OSError, ValueError):
+            self.live = self.colour = False
+
+    def line(self, text: str = "") -> None:
+        """One plain line."""
+        self.write(f"{text}\n")
+
+    def step(self, name: str, text: str, seconds: float | None = None) -> None:
+        """One finished step of set-up: its name, its outcome, and how long it took if that is worth a word."""
+        took = f"  ({seconds:.1f} s)" if seconds is not None and seconds >= 0.1 else ""
+        self.line(f"  {self.paint(f'{name:<15}', '1')} {text}{self.paint(took, '90')}")
+
+    @contextmanager
+    def doing(self, name: str, text: str) -> Iterator[None]:
+        """Show what is being done while it is being done; the line disappears afterwards."""
+        if self.live:
+            self.write(f"  {self.paint(f'{name:<15}', '1')} {self.paint(text + ' …', '90')}\r")
+        try:
+            yield
+        finally:
+            if self.live:
+                self.write("\033[K")
+
+    def log(self, name: str, text: str) -> None:
+        """One line of a process's log, or about a process (`berth`)."""
+        clock = self.paint(time.strftime("%H:%M:%S"), "90")
+        label = self.paint(f"{name:<{NAME_WIDTH}}", COLOURS.get(name, "1"))
+        self.line(f"{clock} {label} {text}")
