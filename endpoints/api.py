@@ -14,7 +14,8 @@ from rest_framework.filters import OrderingFilter, SearchFilter
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from config.api import CursorPagination, ProjectViewSet
+from config.api import ProjectViewSet
+from config.pagination import CursorPagination
 from endpoints import events, services
 from endpoints.errors import describe
 from endpoints.models import Endpoint, Event, InstanceType, Region, Replica, Revision, Status

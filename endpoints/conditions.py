@@ -9,7 +9,7 @@ from typing import Any
 from endpoints.reconciler.state import Condition, Desired
 
 READY = "Ready"  # as many replicas serve as are wanted; params: ready, wanted
-ROUTED = "Routed"  # every live gateway has applied the present route
+ROUTED = "Routed"  # every live gateway has applied the routes to all ready replicas
 PROGRESSING = "Progressing"  # something is on its way; reason: the step
 FAILED = "Failed"  # something ended and stays ended until someone acts; reason: why
 BLOCKED = "Blocked"  # nothing can be done until something outside changes; reason: why
@@ -40,12 +40,12 @@ def derive(desired: Desired, conditions: Sequence[Condition]) -> Verdict:
         return Verdict("DEGRADED", failed.reason, failed.params)
     if progress and progress.reason == "updating":
         return Verdict("UPDATING", "updating", progress.params)
-    if not routed.status and not desired.was_active:
-        return Verdict("DEPLOYING", "routing")
+    way_up = "UPDATING" if desired.was_serving else "DEPLOYING"
     if not ready.status:
-        # Below the wanted number on the first way up is deploying; after that it is degraded.
-        status = "DEGRADED" if desired.was_active else "DEPLOYING"
-        return Verdict(status, "fewer_replicas", ready.params)
+        # Below the wanted number on the way up is progress; after that it is a loss.
+        return Verdict("DEGRADED" if desired.was_settled else way_up, "fewer_replicas", ready.params)
+    if not routed.status:
+        return Verdict(way_up, "routing")
     return Verdict("ACTIVE")
 
 

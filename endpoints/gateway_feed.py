@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
+from functools import lru_cache
 
+import redis
 from django.conf import settings
 from django.db import transaction
 from django.utils.translation import override
+from redis.exceptions import RedisError
 
 from endpoints.errors import describe
-from endpoints.gateway_state import cluster
 from endpoints.models import Endpoint, Replica, ReplicaState, Status
-from gateway.snapshot import Snapshot, build, endpoint_digest
+from endpoints.queue import reconcile_in
+from gateway.cluster import Cluster, Current
+from gateway.snapshot import build, endpoint_digest
 from gateway.targets import EndpointTarget, GatewayTargets, ReplicaTarget, Serving, TokenPolicy
 from iam.oauth.keys import public_jwks
 from iam.roles import Permission, roles_granting
 
+log = logging.getLogger(__name__)
 # Where waiting helps a caller, how long; other statuses need a person.
 RETRY_AFTER_S = {Status.PENDING: 10, Status.DEPLOYING: 5, Status.UPDATING: 5, Status.DEGRADED: 5}
 
 
+@lru_cache(maxsize=1)
+def cluster() -> Cluster:
+    """What Redis knows of the gateways; redis-py keeps a pool of connections behind it."""
+    return Cluster(redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=2))
+
+
 def changed() -> None:
     """After the commit, let the next poll build the snapshot anew."""
-    transaction.on_commit(cluster().invalidate)
+    transaction.on_commit(_invalidate)
+
+
+def _invalidate() -> None:
+    try:
+        cluster().invalidate()
+    except RedisError as error:
+        log.warning("Redis does not answer (%s): gateways follow within seconds of its return", error)
 
 
 def targets() -> GatewayTargets:
@@ -56,18 +75,48 @@ _COLUMNS = (
 )
 
 
-def snapshot() -> Snapshot:
-    """Build the present snapshot and remember which routes its version carries."""
-    built = build(targets())
-    cluster().remember(built.version, built.endpoints)
-    return built
+def poll(gateway_id: str, *, applied: str, rejected: str) -> str:
+    """One gateway's poll: note what it says, and answer with the version it should be at. Raises RedisError."""
+    cluster().report(gateway_id, applied, rejected)
+    if _last_applied.get(gateway_id) != applied:
+        _last_applied[gateway_id] = applied
+        _hint_waiting()
+    return cluster().current_version() or _rebuilt().version
+
+
+def body() -> bytes:
+    """The snapshot that is served, gzip-compressed JSON. Raises RedisError."""
+    return (cluster().current() or _rebuilt()).body
+
+
+def _rebuilt() -> Current:
+    generation = cluster().generation()
+    return cluster().store(build(targets()), generation)
+
+
+# What each gateway said last, in this process: a change is a hint to look at those who wait for it.
+_last_applied: dict[str, str] = {}
+
+
+def _hint_waiting() -> None:
+    unrouted = Replica.objects.filter(state=ReplicaState.READY, routed_at=None)
+    draining = Replica.objects.filter(state=ReplicaState.DRAINING)
+    for endpoint_id in (unrouted | draining).values_list("endpoint_id", flat=True).distinct():
+        reconcile_in(endpoint_id, 0)
 
 
 def route_state(endpoint: Endpoint) -> tuple[int, bool]:
-    """How many gateways are alive, and whether all of them (at least one) serve the present route."""
+    """How many gateways are alive, and whether all of them (at least one) serve the present route.
+
+    While Redis is away nothing is known: one gateway is assumed, and nothing is taken for applied.
+    """
     ready = endpoint.replicas.filter(state=ReplicaState.READY)
     digest = endpoint_digest(_target(endpoint, ready))
-    return cluster().route_state(endpoint.id, digest)
+    try:
+        return cluster().route_state(endpoint.id, digest)
+    except RedisError as error:
+        log.warning("Redis does not answer (%s): nothing is known of the gateways", error)
+        return 1, False
 
 
 def _target(endpoint: Endpoint, replicas: Iterable[Replica]) -> EndpointTarget:

@@ -46,16 +46,16 @@ def _find_replicas(runtime: Runtime) -> None:
     while True:
         close_old_connections()
         running = Replica.objects.filter(state__in=(ReplicaState.STARTING, ReplicaState.READY))
-        for replica_id, name in running.values_list("pk", "name"):
+        for name in running.values_list("name", flat=True):
             if name not in followed:
-                thread = threading.Thread(target=_follow, args=(runtime, str(replica_id), name), daemon=True)
+                thread = threading.Thread(target=_follow, args=(runtime, name), daemon=True)
                 followed[name] = thread
                 thread.start()
         followed = {name: thread for name, thread in followed.items() if thread.is_alive()}
         time.sleep(LOOK_FOR_REPLICAS_S)
 
 
-def _follow(runtime: Runtime, replica_id: str, name: str) -> None:
+def _follow(runtime: Runtime, name: str) -> None:
     batch: list[str] = []
     sent = time.monotonic()
     try:
@@ -64,11 +64,11 @@ def _follow(runtime: Runtime, replica_id: str, name: str) -> None:
             now = time.monotonic()
             # The first lines go out at once; then as many as came within a moment go together.
             if now - sent >= BATCH_S or len(batch) >= BATCH_LINES:
-                publish_log(replica_id, batch)
+                publish_log(name, batch)
                 batch, sent = [], now
     except RuntimeFailure as failure:
         log.info("%s: its log can't be followed: %s", name, failure.evidence)
     finally:
         if batch:
-            publish_log(replica_id, batch)
+            publish_log(name, batch)
         connection.close()

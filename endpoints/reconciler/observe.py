@@ -34,7 +34,8 @@ def desired_of(endpoint: Endpoint, runtime: Runtime) -> Desired:
         start_timeout_s=health_check(revision).timeout_s if revision else 600,
         blocked=blocked if endpoint.wanted_replicas else "",
         blocked_params=params,
-        was_active=endpoint.observed_generation == endpoint.generation
+        was_serving=endpoint.status in (Status.ACTIVE, Status.DEGRADED, Status.UPDATING),
+        was_settled=endpoint.observed_generation == endpoint.generation
         and endpoint.status in (Status.ACTIVE, Status.DEGRADED),
     )
 

@@ -198,10 +198,12 @@ def _conditions(
 ) -> tuple[Condition, ...]:
     serving = [item for item in replicas if item.state == "ready"]
     current = [item for item in serving if item.revision_id == desired.revision_id]
+    # A gateway that starts anew does not take back what was confirmed: its agent serves nothing before it is there.
+    routed = observed.route_applied or (bool(serving) and all(item.routed_at for item in serving))
     counts = {"ready": len(serving), "wanted": desired.wanted}
     found = [
         Condition(READY, len(current) >= desired.wanted, params=counts),
-        Condition(ROUTED, observed.route_applied, "" if observed.route_applied else "routing"),
+        Condition(ROUTED, routed, "" if routed else "routing"),
     ]
     if desired.blocked:
         kind = BLOCKED if desired.blocked in WAITS else FAILED

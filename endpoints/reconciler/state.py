@@ -17,6 +17,8 @@ class Desired:
     wanted            replicas that should serve
     revision_id       the revision they should be of
     start_timeout_s   how long a replica may take from its container's start to its first healthy answer
+    was_serving       its last status said that it serves
+    was_settled       and nothing was asked for since it reached that status
     blocked           a reason why no replica can be made at all (a code of endpoints.errors), "" if none
     """
 
@@ -29,7 +31,8 @@ class Desired:
     start_timeout_s: float = 600
     blocked: str = ""
     blocked_params: Mapping[str, Any] = field(default_factory=dict)
-    was_active: bool = False
+    was_serving: bool = False
+    was_settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ urlpatterns = [
     path("", include("iam.urls")),
     path("", include("registry.urls")),
     path("", include("endpoints.urls")),
+    path("", include("endpoints.internal")),
     path("", include("config.operations")),
     path("api/", include("config.api_urls")),
 ]

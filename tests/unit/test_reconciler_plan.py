@@ -132,7 +132,7 @@ def test_an_engine_that_does_not_answer_changes_nothing() -> None:
     outcome = plan(WANT_ONE, [ready], Observed(unreachable="engine_unreachable", route_applied=True), NOW)
     assert outcome.actions == ()
     assert outcome.look_again_s is not None
-    assert derive(replace(WANT_ONE, was_active=True), outcome.conditions).status == "ACTIVE"
+    assert derive(replace(WANT_ONE, was_serving=True), outcome.conditions).status == "ACTIVE"
 
 
 def test_a_new_endpoint_says_that_the_engine_does_not_answer() -> None:
@@ -155,7 +155,7 @@ def test_the_old_revision_serves_until_the_new_one_is_ready() -> None:
     both = seen(container(old.name), container(new.name), route_applied=True)
     outcome = plan(WANT_ONE, [old, new], both, NOW)
     assert outcome.actions == ()
-    assert derive(replace(WANT_ONE, was_active=True), outcome.conditions).status == "UPDATING"
+    assert derive(replace(WANT_ONE, was_serving=True), outcome.conditions).status == "UPDATING"
     ready = replace(new, state="ready", ready_at=NOW, routed_at=NOW)
     assert plan(WANT_ONE, [old, ready], both, NOW).actions == (Drain(old),)
 

@@ -1,0 +1,44 @@
+"""What gateway agents call. Not part of the outside contract; guarded by a token of its own."""
+
+from __future__ import annotations
+
+from secrets import compare_digest
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+from django.views.decorators.http import require_GET
+from redis.exceptions import RedisError
+
+from config.keyfiles import read_or_create
+from endpoints import gateway_feed
+
+
+@require_GET
+def snapshot(request: HttpRequest) -> HttpResponse:
+    """The snapshot, or 304 if the agent has it. Every poll is also the agent's report (gateway.control)."""
+    if not _is_agent(request):
+        return HttpResponse("unknown gateway token\n", status=401, content_type="text/plain")
+    try:
+        version = gateway_feed.poll(
+            request.headers.get("X-Berth-Gateway", "")[:100],
+            applied=request.headers.get("X-Berth-Applied", "")[:64],
+            rejected=request.headers.get("X-Berth-Rejected", "")[:500],
+        )
+        etag = f'"{version}"'
+        if request.headers.get("If-None-Match") == etag:
+            return HttpResponse(status=304, headers={"ETag": etag})
+        body = gateway_feed.body()
+    except RedisError:
+        # The agent keeps what it has and asks again.
+        return HttpResponse("Redis does not answer\n", status=503, content_type="text/plain")
+    headers = {"ETag": etag, "Content-Encoding": "gzip", "Cache-Control": "no-store"}
+    return HttpResponse(body, content_type="application/json", headers=headers)
+
+
+def _is_agent(request: HttpRequest) -> bool:
+    token = read_or_create(settings.BERTH_GATEWAY_TOKEN_FILE)
+    return compare_digest(request.headers.get("Authorization", "").encode(), f"Bearer {token}".encode())
+
+
+urlpatterns = [path("internal/gateway/snapshot", snapshot, name="gateway-snapshot")]
