@@ -282,12 +282,26 @@ class EndpointViewSet(ProjectViewSet[Endpoint]):
         return Response(self.get_serializer(changed).data, status=code)
 
 
+class RegionPages(CursorPagination):
+    """By code; all regions fit on one page."""
+
+    page_size = 200
+    ordering = "code"
+
+
+class InstanceTypePages(CursorPagination):
+    """In the admin's order; all types fit on one page."""
+
+    page_size = 200
+    ordering = ("position", "name")
+
+
 class RegionViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Region]):
     """Where endpoints can run."""
 
     queryset = Region.objects.filter(enabled=True)
     serializer_class = RegionSerializer
-    pagination_class = None
+    pagination_class = RegionPages
 
 
 class InstanceTypeViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[InstanceType]):
@@ -295,7 +309,7 @@ class InstanceTypeViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Instanc
 
     queryset = InstanceType.objects.filter(enabled=True)
     serializer_class = InstanceTypeSerializer
-    pagination_class = None
+    pagination_class = InstanceTypePages
 
 
 def _spec_fields(validated: Mapping[str, Any]) -> dict[str, Any]:
