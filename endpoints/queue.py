@@ -20,10 +20,11 @@ def reconcile_soon(endpoint_id: str) -> None:
 
 
 def reconcile_in(endpoint_id: str, delay_s: float) -> None:
-    """Reconcile again after `delay_s`. One pending request an endpoint and delay is enough: hints from several
-    sides must not multiply into several polling chains."""
+    """Reconcile again after `delay_s`. Hints from several sides must not multiply into several polling chains: one
+    pending look and one immediate one are enough for an endpoint."""
+    kind = "later" if delay_s else "now"
     try:
-        fresh = cache.add(f"reconcile-pending:{endpoint_id}", 1, timeout=max(delay_s, 0.05))
+        fresh = cache.add(f"reconcile-pending:{kind}:{endpoint_id}", 1, timeout=max(delay_s, 0.05))
     except (RedisError, OSError) as error:
         log.warning("Redis does not answer (%s): %s waits for the sweep", error, endpoint_id)
         return
