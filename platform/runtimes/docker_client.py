@@ -1,0 +1,56 @@
+"""Connections to the engine: where it listens, and no call without a time limit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.utils import kwargs_from_env
+
+
+class Client(docker.APIClient):
+    """docker-py turns the time limit off for what may take long; this one bounds the silence instead.
+
+    silence_s   seconds without a byte from the engine in such a call; None: wait for ever (logs, events)
+    """
+
+    silence_s: float | None = None
+
+    def _set_request_timeout(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        kwargs.setdefault("timeout", self.timeout)
+        if kwargs["timeout"] is None:
+            kwargs["timeout"] = self.silence_s
+        return kwargs
+
+
+def connect(base_url: str | None, timeout_s: int) -> Client:
+    """Asks the engine for its API's version. Raises what docker-py raises."""
+    return Client(version="auto", timeout=timeout_s, **_engine_address(base_url))
+
+
+def is_local_socket(base_url: str | None) -> bool:
+    return "unix:" in str(_engine_address(base_url)["base_url"])
+
+
+def _engine_address(base_url: str | None) -> dict[str, Any]:
+    """DOCKER_HOST and its companions; without them the first local socket there is.
+
+    Docker Desktop, Colima, OrbStack and rootless engines may put theirs into the user's own folders.
+    """
+    if base_url is not None:
+        return {"base_url": base_url}
+    given = kwargs_from_env()
+    if "base_url" in given:
+        return {**given}
+    home = Path.home()
+    sockets = [
+        Path("/var/run/docker.sock"),
+        Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent")) / "docker.sock",
+        home / ".docker/run/docker.sock",
+        home / ".colima/default/docker.sock",
+        home / ".orbstack/run/docker.sock",
+    ]
+    found = next((path for path in sockets if path.exists()), sockets[0])
+    return {"base_url": f"unix://{found}"}
