@@ -57,7 +57,8 @@ class ModelTask(models.TextChoices):
 class RegisteredModel(models.Model):
     """A model that can be served.
 
-    source_ref     what was asked for: {"path"} | {"repo_id", "revision"} | {"image", "port", "health_path"}
+    source_ref     what was asked for: {"path"} | {"repo_id", "revision", "files"} and the "commit" it meant |
+                   {"image", "port", "health_path", "command", "path"}
     weights_path   where the imported files are on this host, "" for a container image or before READY
     entry_file     the file in weights_path that the framework opens (a GGUF), "" for the whole folder
     facts          what the import read from the files: architecture, context length, parameters, files
@@ -67,7 +68,8 @@ class RegisteredModel(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey("iam.Project", models.CASCADE, related_name="models")
     name = models.CharField(_("name"), max_length=80)
-    task = models.CharField(_("task"), max_length=20, choices=ModelTask.choices, default=ModelTask.CHAT)
+    # "" while the import has not found out yet; never when READY.
+    task = models.CharField(_("task"), max_length=20, choices=ModelTask.choices, blank=True, default="")
     framework = models.ForeignKey(Framework, models.PROTECT, related_name="models")
     source = models.CharField(_("source"), max_length=20, choices=Source.choices)
     source_ref = models.JSONField(default=dict)
