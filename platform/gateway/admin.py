@@ -21,6 +21,7 @@ SUBSCRIPTIONS = {
     snapshot.ROUTES: f"{_HCM}.rds.{snapshot.ROUTE_CONFIG}",
     snapshot.TOKENS: f"{_ECDS}.{snapshot.TOKEN_FILTER}",
     snapshot.BODY_LIMIT: f"{_ECDS}.{snapshot.BODY_LIMIT_FILTER}",
+    snapshot.CORS: f"{_ECDS}.{snapshot.CORS_FILTER}",
 }
 
 

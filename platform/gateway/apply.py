@@ -37,7 +37,7 @@ def steps(old: Resources | None, new: Resources) -> list[tuple[str, Json]]:
     union = _with_leaving(old[snapshot.CLUSTERS], new[snapshot.CLUSTERS])
     if union["version_info"] != old[snapshot.CLUSTERS]["version_info"]:
         plan.append((snapshot.CLUSTERS, union))
-    for name in (snapshot.TOKENS, snapshot.BODY_LIMIT, snapshot.ROUTES):
+    for name in snapshot.FILES[1:]:
         if new[name]["version_info"] != old[name]["version_info"]:
             plan.append((name, new[name]))
     if union["version_info"] != new[snapshot.CLUSTERS]["version_info"]:
@@ -107,7 +107,7 @@ class Applier:
 
     def _restore(self, old: Resources, new: Resources) -> None:
         """Routes before clusters: none may lead to a cluster that goes. Envoy has had all of this before."""
-        for name in (snapshot.ROUTES, snapshot.BODY_LIMIT, snapshot.TOKENS, snapshot.CLUSTERS):
+        for name in reversed(snapshot.FILES):
             files.write_json(self._directory / name, old[name])
             deadline = time.monotonic() + _PATIENCE_S
             while (

@@ -167,7 +167,7 @@ def _drop_claims() -> Json:
 def _filters(*, body_limit: bool) -> list[Json]:
     """In order. A WebSocket has no end, hence no body limit."""
     chain = [
-        {"name": snapshot.CORS_FILTER, "typed_config": {"@type": _HTTP + "cors.v3.Cors"}},
+        _discovered(snapshot.CORS_FILTER, snapshot.CORS, "header_mutation.v3.HeaderMutation"),
         _discovered(snapshot.TOKEN_FILTER, snapshot.TOKENS, "jwt_authn.v3.JwtAuthentication"),
         {"name": snapshot.RBAC_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC"}},
     ]
@@ -195,19 +195,24 @@ def _local_replies() -> list[Json]:
     unauthorized = _status("EQ", 401)
     not_found = _status("EQ", 404)
     upstream_failed: Json = {"response_flag_filter": {"flags": _UPSTREAM_FLAGS}}
-    inference = _path("/v1/")
     return [
         _reply(_all(unauthorized, _jwt_failure(_JWT_MISSED)), answers.TOKEN_MISSING),
         _reply(_all(unauthorized, _jwt_failure(_JWT_EXPIRED)), answers.TOKEN_EXPIRED),
         _reply(unauthorized, answers.TOKEN_INVALID),
+        # Envoy's token filter answers 403 to a token for another audience.
+        _reply(_cel("response.code_details.startsWith('jwt_authn_access_denied')"), answers.TOKEN_INVALID),
         # To another project's token an endpoint does not exist.
         _reply(_denied_by(snapshot.POLICY_PROJECT), answers.ENDPOINT_NOT_FOUND),
         _reply(_denied_by(snapshot.POLICY_ROLE), answers.ROLE_REFUSED),
-        _reply(_all(not_found, inference), answers.ENDPOINT_NOT_FOUND),
+        _reply(_all(not_found, _path("/v1/")), answers.ENDPOINT_NOT_FOUND),
         _reply(not_found, answers.PATH_NOT_FOUND),
         _reply(_status("EQ", 413), answers.BODY_TOO_LARGE),
-        _reply(_all(upstream_failed, inference), answers.REPLICA_LOST),
-        _reply(upstream_failed, answers.CONTROL_PLANE_LOST),
+        # Not by path: at this point it is the rewritten one.
+        _reply(
+            _all(upstream_failed, _cel(f"xds.route_name == '{snapshot.CONTROL_PLANE}'")),
+            answers.CONTROL_PLANE_LOST,
+        ),
+        _reply(upstream_failed, answers.REPLICA_LOST),
         _other(_all(_status("GE", 400), _status("LE", 499))),
         _reply(_all(_status("GE", 500), _status("NE", 503)), answers.INTERNAL),
     ]
@@ -266,7 +271,10 @@ def _jwt_failure(code: int) -> Json:
 
 def _denied_by(policy: str) -> Json:
     # RBAC's dynamic metadata is written after its answer went through these mappers; its details are there in time.
-    expression = f"response.code_details == 'rbac_access_denied_matched_policy[{policy}]'"
+    return _cel(f"response.code_details == 'rbac_access_denied_matched_policy[{policy}]'")
+
+
+def _cel(expression: str) -> Json:
     return {
         "extension_filter": {
             "name": "envoy.access_loggers.extension_filters.cel",
@@ -288,7 +296,10 @@ def _metadata(namespace: str, path: list[Json], value: Json) -> Json:
 
 
 def _access_log() -> Json:
-    """One JSON object a line. No query string and no header of the caller's: both can hold secrets."""
+    """One JSON object a line. No query string and no header of the caller's: both can hold secrets.
+
+    `path` is as the replica got it, below its endpoint; as the caller sent it where no replica was asked.
+    """
     return {
         "name": "envoy.access_loggers.file",
         "typed_config": {
@@ -303,7 +314,7 @@ def _access_log() -> Json:
                     "jti": f"%DYNAMIC_METADATA({snapshot.JWT_NAMESPACE}:{snapshot.JWT_PAYLOAD}:jti)%",
                     "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
                     "method": "%REQ(:METHOD)%",
-                    "path": "%PATH(NQ:ORIG_OR_PATH)%",
+                    "path": "%PATH(NQ:PATH)%",
                     "protocol": "%PROTOCOL%",
                     "status": "%RESPONSE_CODE%",
                     "flags": "%RESPONSE_FLAGS%",

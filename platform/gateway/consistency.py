@@ -41,6 +41,7 @@ def _problems(resources: Mapping[str, Json]) -> Iterator[str]:
     for file, filter_name in (
         (snapshot.TOKENS, snapshot.TOKEN_FILTER),
         (snapshot.BODY_LIMIT, snapshot.BODY_LIMIT_FILTER),
+        (snapshot.CORS, snapshot.CORS_FILTER),
     ):
         if [r["name"] for r in resources[file]["resources"]] != [filter_name]:
             yield f"{file} does not hold exactly {filter_name}"
@@ -56,7 +57,8 @@ def _route_problems(document: Json, clusters: set[str]) -> Iterator[str]:
         yield f"routes do not hold exactly {snapshot.ROUTE_CONFIG}"
         return
     for host in configs[0]["virtual_hosts"]:
-        for key, leaf in host["matcher"]["matcher_tree"]["prefix_match_map"]["map"].items():
+        tree = host["matcher"]["on_no_match"]["matcher"]["matcher_tree"]
+        for key, leaf in tree["prefix_match_map"]["map"].items():
             yield from _leaf_problems(key, leaf["action"]["typed_config"], clusters)
 
 

@@ -1,8 +1,8 @@
 """Targets → Envoy's resources, without any I/O: what every gateway of the platform should be doing now.
 
 `resources` maps a file name to the xDS DiscoveryResponse that the agent writes under that name. Envoy reads
-clusters and routes as CDS and RDS, the token check and the body limit as extension configurations (ECDS): a
-filter changed that way is swapped in under live streams, a changed listener would cut them.
+clusters and routes as CDS and RDS, the filters that change as extension configurations (ECDS): a filter changed
+that way is swapped in under live streams, a changed listener would cut them.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ CLUSTERS = "clusters.json"
 ROUTES = "routes.json"
 TOKENS = "tokens.json"
 BODY_LIMIT = "body-limit.json"
-FILES = (CLUSTERS, TOKENS, BODY_LIMIT, ROUTES)
+CORS = "cors.json"
+FILES = (CLUSTERS, TOKENS, BODY_LIMIT, CORS, ROUTES)
 
 ROUTE_CONFIG = "endpoints"  # the RDS resource's name
 TOKEN_FILTER = "berth.tokens"  # noqa: S105 - a filter's name
 BODY_LIMIT_FILTER = "berth.body_limit"
 RBAC_FILTER = "envoy.filters.http.rbac"
-CORS_FILTER = "envoy.filters.http.cors"
+CORS_FILTER = "berth.cors"
 CONTROL_PLANE = "control-plane"  # cluster and route; an endpoint's id starts with "me-"
 UNKNOWN_ENDPOINT = "unknown-endpoint"
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
@@ -74,6 +75,7 @@ def build(targets: GatewayTargets) -> Snapshot:
         ROUTES: _file([_routes(targets, endpoints)]),
         TOKENS: _file([_token_filter(targets.tokens)]),
         BODY_LIMIT: _file([_body_limit(targets.max_request_bytes)]),
+        CORS: _file([_cors(targets.console_origin)]),
     }
     digests = {e.endpoint_id: endpoint_digest(e) for e in endpoints}
     return Snapshot(version_of(resources), resources, digests)
@@ -184,11 +186,46 @@ def _routes(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> Json:
             {
                 "name": "gateway",
                 "domains": ["*"],
-                "matcher": _tree(targets, endpoints),
+                "matcher": {
+                    **_preflights(targets.console_origin),
+                    "on_no_match": {"matcher": _tree(targets, endpoints)},
+                },
                 "retry_policy": _retry_policy(),
-                "typed_per_filter_config": {CORS_FILTER: _cors(targets.console_origin)},
             }
         ],
+    }
+
+
+def _preflights(console_origin: str) -> Json:
+    """What a browser asks before the console's pages call an endpoint: answered alike for every path, without token.
+
+    Envoy's own CORS filter leaves out routes that answer directly: those of unknown ids and of endpoints that are
+    not ready. It would tell them from the others.
+    """
+    wanted = {
+        ":method": {"exact": "OPTIONS"},
+        "origin": {"exact": _origin(console_origin)},
+        "access-control-request-method": {"safe_regex": {"google_re2": {}, "regex": ".+"}},
+    }
+    predicates = [
+        {"single_predicate": {"input": _header(n), "value_match": value}} for n, value in wanted.items()
+    ]
+    headers = (
+        ("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"),
+        ("access-control-allow-headers", "authorization, content-type, accept"),
+        ("access-control-max-age", "600"),
+    )
+    route = {
+        "name": "preflight",
+        "match": {"prefix": "/"},
+        "direct_response": {"status": 204},
+        "typed_per_filter_config": _open_door(),
+        "response_headers_to_add": answers.mutations(headers),
+    }
+    return {
+        "matcher_list": {
+            "matchers": [{"predicate": {"and_matcher": {"predicate": predicates}}, "on_match": _leaf(route)}]
+        }
     }
 
 
@@ -210,16 +247,15 @@ def _tree(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> Json:
         leaves[base + "/"] = _endpoint_route(target, {"prefix": base + "/"}, targets.tokens)
     return {
         "matcher_tree": {
-            "input": {
-                "name": "request-path",
-                "typed_config": {
-                    "@type": _TYPE + "type.matcher.v3.HttpRequestHeaderMatchInput",
-                    "header_name": ":path",
-                },
-            },
+            "input": _header(":path"),
             "prefix_match_map": {"map": {key: _leaf(route) for key, route in leaves.items()}},
         }
     }
+
+
+def _header(name: str) -> Json:
+    config = {"@type": _TYPE + "type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": name}
+    return {"name": name, "typed_config": config}
 
 
 def _leaf(route: Json) -> Json:
@@ -349,17 +385,6 @@ def _retry_policy() -> Json:
     }
 
 
-def _cors(console_origin: str) -> Json:
-    return {
-        "@type": _TYPE + "extensions.filters.http.cors.v3.CorsPolicy",
-        "allow_origin_string_match": [{"exact": _origin(console_origin)}],
-        "allow_methods": "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS",
-        "allow_headers": "authorization, content-type, accept, openai-beta, openai-organization, openai-project",
-        "expose_headers": "x-request-id, retry-after, www-authenticate",
-        "max_age": "600",
-    }
-
-
 def _origin(url: str) -> str:
     """Scheme, host and port of a URL, as a browser sends them in Origin."""
     parts = urlsplit(url)
@@ -425,5 +450,25 @@ def _body_limit(max_bytes: int) -> Json:
         {
             "@type": _TYPE + "extensions.filters.http.body_size_limit.v3.BodySizeLimit",
             "max_request_bytes": max_bytes,
+        },
+    )
+
+
+def _cors(console_origin: str) -> Json:
+    """Every answer names the one origin that may read it, also errors and those of a model server that allows all."""
+    headers = (
+        ("access-control-allow-origin", _origin(console_origin)),
+        ("access-control-expose-headers", "x-request-id, retry-after, www-authenticate"),
+    )
+    return _extension(
+        CORS_FILTER,
+        {
+            "@type": _TYPE + "extensions.filters.http.header_mutation.v3.HeaderMutation",
+            "mutations": {
+                "response_mutations": [
+                    {"remove": "access-control-allow-credentials"},
+                    *({"append": header} for header in answers.mutations(headers)),
+                ]
+            },
         },
     )
