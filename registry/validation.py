@@ -129,7 +129,7 @@ def clean_hub(
     """A repository id (or its page's address), a revision, and name patterns."""
     repo_id = _repo_of_url(repo_id.strip())
     allowed = _REPO_ID.fullmatch(repo_id) and not re.search(r"--|\.\.|\.git$", repo_id)
-    if not allowed or len(repo_id) > 96:
+    if not allowed or any(len(part) > 96 for part in repo_id.split("/")):
         add(errors, "repo_id", _("Enter a repository as owner/name, for example Qwen/Qwen2.5-0.5B-Instruct."))
     revision = revision.strip() or "main"
     if not _REVISION.fullmatch(revision) or ".." in revision:

@@ -34,7 +34,7 @@ def built(
 
 @pytest.fixture(autouse=True)
 def _fixed_tag(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_tag_of", lambda image: f"{image}:test")
+    monkeypatch.setattr(images, "llama_cpp_image", lambda: "berth/llama-cpp:test")
 
 
 def test_llama_cpp() -> None:
@@ -62,7 +62,7 @@ def test_llama_cpp() -> None:
         network="prj-1",
         read_only_root=True,
         tmpfs={"/tmp": 64 * 1024**2},
-        user="65534:65534",
+        user=None,  # the image's own
         stop_grace_s=10,
     )
 
