@@ -29,7 +29,6 @@ from launcher import home, readiness
 from launcher.programs import Plan, engine_conf
 from launcher.terminal import Terminal
 
-GIVEN_UP_PAUSE_S = 30
 PR_SET_PDEATHSIG = 1  # prctl(2)
 _OWN_TIME = re.compile(r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[,.]\d+ ")  # our line carries the time already
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -90,7 +89,8 @@ class Front(Supervisor):  # type: ignore[misc]
         events.subscribe(events.ProcessStateFatalEvent, self.on_given_up)
         events.subscribe(events.ProcessStateRunningEvent, self.on_running)
         events.subscribe(events.SupervisorStoppingEvent, self.on_stopping)
-        readiness.announce(self.plan, self.terminal)
+        if not any(program.once for program in self.plan.programs):  # the demo says what is ready
+            readiness.announce(self.plan, self.terminal)
         super().runforever()
 
     # --- what happens to processes ------------------------------------------------------------------------
@@ -136,9 +136,9 @@ class Front(Supervisor):  # type: ignore[misc]
     def on_given_up(self, event: Any) -> None:
         """The engine stops trying after a number of quick ends. We never do."""
         name = event.process.config.name
-        self.retry_at[name] = time.monotonic() + GIVEN_UP_PAUSE_S
+        self.retry_at[name] = time.monotonic() + self.plan.pause_s
         log = Path(self.plan.home) / "log" / f"{name}.log"
-        text = f"{name} keeps ending; next try in {GIVEN_UP_PAUSE_S} s. Its log: {log}"
+        text = f"{name} keeps ending; next try in {self.plan.pause_s:.0f} s. Its log: {log}"
         self.terminal.log("berth", self.terminal.paint(text, "31"))
 
     def on_running(self, event: Any) -> None:

@@ -36,6 +36,7 @@ class Plan:
     env                   added to every process's environment
     probes                [name, address] of what must answer before Berth is called ready: an http(s) URL or host:port
     lock_fd               the open, locked file that says this home is in use
+    retries, pause_s      quick ends in a row before a longer pause, and that pause
     began                 time.time() of the command's start
     """
 
@@ -52,6 +53,8 @@ class Plan:
     began: float = 0.0
     show_logs: bool = True
     stop_after_demo: bool = False
+    retries: int = 8
+    pause_s: float = 30.0
 
     def save(self, path: Path) -> None:
         """Write the plan where the front reads it."""
@@ -153,7 +156,7 @@ def _worker(facts: Facts, name: str, queue: str, threads: int) -> Program:
                 "--hostname",
                 f"{name}@berth",
             ),
-            *("--pool", "threads", "--concurrency", str(threads), "--queues", queue, "--loglevel", "INFO"),
+            *("--pool", "threads", "--concurrency", str(threads), "--queues", queue),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         ),
     )
@@ -165,7 +168,7 @@ def _beat(facts: Facts) -> Program:
         "beat",
         (
             *(facts.python, "-m", "celery", "--quiet", "--app", "config", "beat", "--pidfile", ""),
-            *("--scheduler", "celery.beat:Scheduler", "--loglevel", "INFO"),
+            *("--scheduler", "celery.beat:Scheduler"),
         ),
         quiet=True,
     )
@@ -207,7 +210,7 @@ def engine_conf(plan: Plan) -> str:
         ),
     ]
     for program in plan.programs:
-        lines += _program_section(program, log)
+        lines += _program_section(program, log, plan.retries)
     # One group stops together; "last" ones are a group of their own that stops after it.
     for group, priority, last in (("first", 1, True), ("berth", 2, False)):
         names = [program.name for program in plan.programs if program.last is last]
@@ -216,13 +219,13 @@ def engine_conf(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _program_section(program: Program, log: Path) -> list[str]:
+def _program_section(program: Program, log: Path, retries: int) -> list[str]:
     return [
         f"[program:{program.name}]",
         f"command={_escape(shlex.join(program.command))}",
         f"startsecs={0 if program.once else program.started_s}",
         f"autorestart={'false' if program.once else 'true'}",
-        "startretries=8",
+        f"startretries={retries}",
         # Never the whole process group: a worker's and an agent's children end with it or outlive it on purpose.
         *("stopasgroup=false", "killasgroup=false", "stopsignal=TERM", f"stopwaitsecs={program.stop_s}"),
         *("redirect_stderr=true", "stdout_events_enabled=true"),

@@ -8,7 +8,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from launcher.programs import Plan
@@ -33,33 +32,25 @@ def answers(address: str, timeout_s: float = 1.0) -> bool:
         return False
 
 
-def wait_for(
-    probes: tuple[tuple[str, str], ...], patience_s: float, impatient: Callable[[list[str]], None]
-) -> None:
-    """Return when every probe has answered. Calls `impatient` once, with the silent ones, after `patience_s`."""
+def wait_at_most(probes: tuple[tuple[str, str], ...], patience_s: float) -> list[str]:
+    """Return when every probe has answered, or after `patience_s` with the names of those that have not."""
     silent = dict(probes)
-    deadline: float | None = time.monotonic() + patience_s
+    deadline = time.monotonic() + patience_s
     while True:
         silent = {name: address for name, address in silent.items() if not answers(address)}
-        if not silent:
-            return
-        if deadline and time.monotonic() > deadline:
-            impatient(sorted(silent))
-            deadline = None
+        if not silent or time.monotonic() > deadline:
+            return sorted(silent)
         time.sleep(ASK_EVERY_S)
 
 
 def announce(plan: Plan, terminal: Terminal) -> threading.Thread:
     """Say in the background when everything answers, and where to go."""
 
-    def complain(silent: list[str]) -> None:
-        logs = ", ".join(str(Path(plan.home) / "log" / f"{name}.log") for name in silent)
-        terminal.log(
-            "berth", terminal.paint(f"still no answer from {' and '.join(silent)}; see {logs}", "33")
-        )
-
     def work() -> None:
-        wait_for(plan.probes, PATIENCE_S, complain)
+        while silent := wait_at_most(plan.probes, PATIENCE_S):
+            logs = ", ".join(str(Path(plan.home) / "log" / f"{name}.log") for name in silent)
+            text = f"still no answer from {' and '.join(silent)}; see {logs}"
+            terminal.log("berth", terminal.paint(text, "33"))
         terminal.write(banner(plan, terminal))
 
     thread = threading.Thread(target=work, name="readiness", daemon=True)

@@ -174,8 +174,10 @@ class Setup:
 
     def first_admin(self) -> None:
         """Somebody must be able to sign in; the password is shown this once."""
+        _login_file().unlink(missing_ok=True)
         created = ensure_first_admin()
         if created:
+            _remember_login(f"{created.email}   password {created.password}")
             self.terminal.step(
                 "first admin", f"{created.email}   password {created.password}   (shown this once)"
             )
@@ -258,6 +260,27 @@ class Setup:
         parts = [Path(system).read_text() if system else "", Path(settings.BERTH_TLS_CERT).read_text()]
         bundle.write_text("\n".join(parts))
         return Path(bundle)
+
+
+def _login_file() -> Path:
+    return Path(settings.BERTH_RUN_DIR) / "first-login"
+
+
+def _remember_login(text: str) -> None:
+    """For the demo's last page, which the front's child prints. Readable by its owner alone, read once."""
+    handle = os.open(_login_file(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+
+
+def forget_login() -> str:
+    """The first admin's login if this start made it, else where a new password comes from."""
+    try:
+        found = _login_file().read_text()
+    except FileNotFoundError:
+        return "as shown at the first start; new password: .venv/bin/python manage.py changepassword EMAIL"
+    _login_file().unlink()
+    return found
 
 
 def _static_fingerprint() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -23,9 +23,18 @@ COLOURS = {
 }
 
 
+# Told to a process whose output the front passes on unchanged: it writes to a pipe, but a person looks at it.
+SEEN_BY = "BERTH_TERMINAL"
+
+
+def is_live(stream: TextIO) -> bool:
+    """Whether a person looks at it, so that a line may be drawn over."""
+    return stream.isatty() or SEEN_BY in os.environ
+
+
 def wants_colour(stream: TextIO) -> bool:
     """Colour on a terminal only, and never against NO_COLOR (no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return is_live(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 class Terminal:
@@ -34,7 +43,7 @@ class Terminal:
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stdout
         self.colour = wants_colour(self.stream)
-        self.live = self.stream.isatty()
+        self.live = is_live(self.stream)
 
     def paint(self, text: str, code: str) -> str:
         """`text` in an ANSI colour, where colour is wanted."""
@@ -58,15 +67,22 @@ class Terminal:
         self.line(f"  {self.paint(f'{name:<15}', '1')} {text}{self.paint(took, '90')}")
 
     @contextmanager
-    def doing(self, name: str, text: str) -> Iterator[None]:
-        """Show what is being done while it is being done; the line disappears afterwards."""
-        if self.live:
-            self.write(f"  {self.paint(f'{name:<15}', '1')} {self.paint(text + ' …', '90')}\r")
+    def doing(self, name: str, text: str) -> Iterator[Callable[[str], None]]:
+        """Show what is being done while it is being done; gives a function that changes the text.
+
+        The line disappears afterwards, and is never written where nobody looks.
+        """
+
+        def show(now: str) -> None:
+            if self.live:
+                self.write(f"\r\033[K  {self.paint(f'{name:<15}', '1')} {self.paint(now + ' …', '90')}")
+
+        show(text)
         try:
-            yield
+            yield show
         finally:
             if self.live:
-                self.write("\033[K")
+                self.write("\r\033[K")
 
     def log(self, name: str, text: str) -> None:
         """One line of a process's log, or about a process (`berth`)."""

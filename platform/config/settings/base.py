@@ -271,6 +271,7 @@ LOGGING = {
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["stderr"], "level": env.str("BERTH_LOG_LEVEL", "INFO")},
     "loggers": {
+        "celery": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},
         "docker": {"level": "WARNING"},
         "urllib3": {"level": "WARNING"},
