@@ -85,3 +85,10 @@ class PortTaken(RuntimeFailure):
     """A host port that the replica needs is in use."""
 
     code = "port_conflict"
+
+
+class UnknownRuntime(RuntimeFailure):
+    """The configuration names a runtime that does not exist."""
+
+    code = "unknown_runtime"
+    transient = False
