@@ -358,10 +358,14 @@ class Gateway:
 
     def ready(self) -> Gateway:
         """Started, and the plane's present snapshot applied."""
+        before = len(self.plane.polls)
         self.start()
-        version, _ = self.plane._served
-        until(lambda: self.plane.applied(version, self.id), what=f"first snapshot applied\n{self.output()}")
+        until(lambda: self._applied_since(before), what="the first snapshot is applied")
         return self
+
+    def _applied_since(self, before: int, version: str = "") -> bool:
+        wanted = version or self.plane._served[0]
+        return any(p.applied == wanted and p.gateway == self.id for p in self.plane.polls[before:])
 
     def output(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
@@ -370,10 +374,7 @@ class Gateway:
         """Publish and wait until this gateway's Envoy has applied it."""
         before = len(self.plane.polls)
         version = self.plane.publish(*endpoints, **changes)
-        until(
-            lambda: any(p.applied == version and p.gateway == self.id for p in self.plane.polls[before:]),
-            what=f"snapshot {version} applied by {self.id}",
-        )
+        until(lambda: self._applied_since(before, version), what=f"snapshot {version} applied by {self.id}")
         return version
 
     @property
@@ -407,6 +408,7 @@ class Gateway:
     def close(self) -> None:
         """Everything gone, whatever state the test left it in."""
         if self.agent is not None and self.agent.poll() is None:
+            self.agent.send_signal(signal.SIGCONT)
             self.agent.terminate()
             try:
                 self.agent.wait(12)

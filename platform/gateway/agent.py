@@ -37,6 +37,7 @@ POLL_S = 0.25
 RETRY_MAX_S = 2.0  # between polls of a control plane that does not answer
 STATUS = "status.json"
 EXIT_PORT_TAKEN = 3
+_STABLE_S = 30.0  # an Envoy that lived that long is started again without a pause
 _ACCESS_LOG_LIMIT = 64 * 1024 * 1024
 
 log = logging.getLogger("gateway")
@@ -137,6 +138,7 @@ class Agent:
         self.stopping: signal.Signals | None = None
         self._complaint = ""
         self._failures = 0
+        self._started_at = 0.0
         self._start_after = 0.0
         self._status: dict[str, Any] = {}
 
@@ -187,21 +189,23 @@ class Agent:
                 self._take(self.pending)
                 self.pending = None
         except (AdminError, OSError) as error:
-            self._complain(error)
+            # Envoy has just ended, the disk is full: what is pending stays so, and is tried again.
+            self._complain(f"will try again: {error}")
+            time.sleep(0.2)
 
-    def _complain(self, error: Exception) -> None:
-        """Envoy has just ended, the disk is full: what is pending stays so, and is tried again."""
-        if self._complaint != str(error):
-            self._complaint = str(error)
-            log.warning("will try again: %s", error)
-        time.sleep(0.2)
+    def _complain(self, problem: str) -> None:
+        """Say it once."""
+        if self._complaint != problem:
+            self._complaint = problem
+            log.error(problem)
 
     # --- Envoy --------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
+        self._started_at = time.monotonic()
         self.envoy.start()
         if self.envoy.wait_ready(30):
-            self._failures = 0
+            self._complaint = ""
             running = self.envoy.running
             scheme = "https" if self.options.tls else "http"
             log.info(
@@ -226,7 +230,8 @@ class Agent:
             self._write_status()
             return
         if self.envoy.running is not None:
-            self._failures += 1
+            lived = time.monotonic() - self._started_at
+            self._failures = 1 if lived > _STABLE_S else self._failures + 1
             pause = 0.0 if self._failures == 1 else min(0.25 * 2**self._failures, 15.0)
             log.error("Envoy ended pid=%s, starting it again in %.1f s", self.envoy.running.pid, pause)
             self._start_after = time.monotonic() + pause
@@ -235,9 +240,9 @@ class Agent:
         if time.monotonic() >= self._start_after:
             try:
                 self._start()
-            except PortTaken as taken:
-                self._start_after = time.monotonic() + 2
-                log.error("cannot start Envoy: %s", taken)
+            except PortTaken as taken:  # perhaps by the rest of the Envoy that has just ended
+                self._start_after = time.monotonic() + 0.25
+                self._complain(f"cannot start Envoy: {taken}")
 
     def _evidence(self) -> str:
         lines = [line for line in self.envoy.new_log_lines() if line.strip()]
@@ -275,8 +280,9 @@ class Agent:
             self.version,
             evidence,
         )
-        self.poller.tell(rejected=f"{version} {file}: {evidence}")
         self._status["rejected"] = {"version": version, "file": file, "evidence": evidence}
+        self._write_status()
+        self.poller.tell(rejected=f"{version} {file}: {evidence}")
 
     def _note_applied(self) -> None:
         """Only what Envoy's own statistics name counts as applied."""

@@ -199,6 +199,7 @@ def _command(concurrency: int) -> list[str]:
         "--concurrency",
         str(concurrency),
         "--disable-hot-restart",  # no memory shared with the Envoys of other gateways on this machine
+        "--reject-unknown-dynamic-fields",  # a misspelt guard is a refused snapshot, not an open route
         "--log-level",
         "warning",
         "--file-flush-interval-msec",
