@@ -25,6 +25,7 @@ def facts_of(model: RegisteredModel) -> ModelFacts:
     return ModelFacts(
         name=model.name,
         task=model.task,
+        weights_path=model.weights_path,
         image=ref["image"],
         port=int(ref.get("port") or 0),
         health_path=ref.get("health_path") or "",

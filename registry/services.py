@@ -162,6 +162,8 @@ def _clean_columns(spec: ImportSpec, definition: FrameworkDefinition, errors: Er
         "source": spec.source,
         "settings": validation.clean_settings(spec.settings, definition, errors),
     }
+    if errors.keys() & {"source", "framework"}:
+        return columns  # what they mean together is unknown, so nothing more can be said about the fields
     if spec.source == Source.LOCAL:
         columns["source_ref"] = {"path": validation.clean_path(spec.path, definition, errors)}
     elif spec.source == Source.HUGGING_FACE:

@@ -71,7 +71,8 @@ def shards_of(path: Path) -> list[str]:
 def inspect(folder: Path, entry_file: str) -> Inspected:
     """What the model in `folder` is. Raises ImportFailure not_gguf, gguf_truncated, gguf_broken, gguf_part,
     gguf_shard_missing."""
-    names = shards_of(folder / entry_file)
+    inner = Path(entry_file).parent
+    names = [str(inner / name) for name in shards_of(Path(entry_file))]
     headers = []
     for name in names:
         if not (folder / name).is_file():

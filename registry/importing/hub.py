@@ -39,7 +39,7 @@ from registry.importing.local import gguf_entry, inspect_imported, needs_room
 from registry.importing.progress import Progress
 from registry.importing.result import Inspected
 
-CHUNK = 1024 * 1024
+READ_BYTES = 4 * 1024 * 1024  # of a file whose checksum is computed
 TIMEOUT_S = 30
 # Waits after a broken connection; they start over whenever bytes arrived in between.
 RETRY_WAITS_S: tuple[float, ...] = (0.5, 1, 2, 4, 8)
@@ -179,7 +179,7 @@ def _stream(source: HubSource, remote: Remote, part: Path, start: int, progress:
         with part.open("r+b" if part.exists() else "wb") as file:
             file.truncate(start)
             file.seek(start)
-            for chunk in response.iter_bytes(CHUNK):
+            for chunk in response.iter_bytes():  # as it comes in: a bigger piece would be lost with the line
                 if start + len(chunk) > remote.size:
                     raise ImportFailure("checksum_mismatch", file=remote.path)
                 file.write(chunk)
@@ -194,7 +194,7 @@ def _intact(part: Path, remote: Remote, progress: Progress) -> bool:
         hashlib.sha256() if remote.sha256 else hashlib.sha1(b"blob %d\0" % remote.size, usedforsecurity=False)
     )
     with part.open("rb") as file:
-        while chunk := file.read(CHUNK * 4):
+        while chunk := file.read(READ_BYTES):
             digest.update(chunk)
             progress.add(0)
         os.fsync(file.fileno())
