@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import redis
+from django.conf import settings
 from django.core.cache import cache
 from django.test import Client
 
 from iam.actors import Actor, actor_for_user
 from iam.models import Membership, Project, User
 from iam.roles import Role
+from tests.support_redis import redis_at
 
 PASSWORD = "correct horse battery staple"
 
@@ -126,3 +129,17 @@ def viewer_actor(viewer: User) -> Actor:
 def outsider_actor(outsider: User) -> Actor:
     """The outsider, acting in the other project."""
     return actor_of(outsider)
+
+
+@pytest.fixture(scope="session")
+def _redis_server() -> Iterator[redis.Redis]:
+    """A Redis server where the test settings' REDIS_URL points to."""
+    with redis_at(settings.BERTH_RUN_DIR / "redis.sock") as client:
+        yield client
+
+
+@pytest.fixture
+def redis_server(_redis_server: redis.Redis) -> redis.Redis:
+    """That server, empty."""
+    _redis_server.flushall()
+    return _redis_server

@@ -1,9 +1,15 @@
 """Tests: a home of their own, nothing shared with a running platform. Real servers are started by fixtures."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
-os.environ.setdefault("BERTH_HOME", tempfile.mkdtemp(prefix="berth-test-"))
+if "BERTH_HOME" not in os.environ:
+    os.environ["BERTH_HOME"] = tempfile.mkdtemp(prefix="berth-test-")
+    # Children inherit the home; only the process that made it removes it.
+    _maker, _home = os.getpid(), os.environ["BERTH_HOME"]
+    atexit.register(lambda: os.getpid() == _maker and shutil.rmtree(_home, ignore_errors=True))
 
 from config.settings.base import *
 
