@@ -27,7 +27,7 @@ from tests.support_deploy import Driver
 from tests.support_endpoints import load_data, new_endpoint, ready_model
 from tests.support_tiny_llama import write_tiny_llama
 
-pytestmark = [pytest.mark.django_db, pytest.mark.engine, pytest.mark.redis]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.engine, pytest.mark.redis]
 
 
 @pytest.fixture
