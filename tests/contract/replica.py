@@ -1,0 +1,78 @@
+"""What the contract's replicas run: the first argument says what to do. Standard library only."""
+
+import http.server
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def serve(port: str) -> None:
+    """Answer every GET with 200; end politely on SIGTERM."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    print("listening", flush=True)
+    http.server.HTTPServer((os.environ.get("REPLICA_HOST", "0.0.0.0"), int(port)), Handler).serve_forever()
+
+
+def deaf() -> None:
+    """Ignore SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("deaf", flush=True)
+    time.sleep(600)
+
+
+def hog() -> None:
+    """Take memory until somebody minds, at a pace that a watcher of processes can follow."""
+    held = []
+    while sum(map(len, held)) < 2_000_000_000:
+        held.append(bytearray(8_000_000))
+        time.sleep(0.01)
+
+
+def lines(count: str) -> None:
+    for number in range(int(count)):
+        print("line", number)
+
+
+def slowly(count: str) -> None:
+    for number in range(int(count)):
+        print("line", number, flush=True)
+        time.sleep(0.1)
+
+
+def show(path: str) -> None:
+    print(Path(path).read_text())
+
+
+def environment() -> None:
+    print(dict(os.environ))
+
+
+def family() -> None:
+    """Leave a child behind."""
+    if os.fork() == 0:
+        time.sleep(600)
+    print("child is born", flush=True)
+    time.sleep(600)
+
+
+if __name__ == "__main__":
+    {
+        "serve": serve,
+        "deaf": deaf,
+        "hog": hog,
+        "lines": lines,
+        "slowly": slowly,
+        "show": show,
+        "environment": environment,
+        "family": family,
+        "exit": lambda code: sys.exit(int(code)),
+    }[sys.argv[1]](*sys.argv[2:])
