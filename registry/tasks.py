@@ -12,7 +12,6 @@ from django.conf import settings
 from django.utils import timezone
 
 from registry.importing.lease import unclaimed
-from registry.importing.run import run
 from registry.models import RegisteredModel
 from registry.queue import import_now
 
@@ -25,6 +24,9 @@ RESEND_EXPIRES_S = 30
 @shared_task(name="registry.tasks.import_model")
 def import_model(model_id: str) -> None:
     """Bring a model's files here and read what they are."""
+    # Not at the top: the hub's client and the GGUF tables are 40 MB, which only a process that imports should hold.
+    from registry.importing.run import run
+
     run(model_id)
 
 

@@ -16,6 +16,8 @@ from typing import TypeVar
 
 import psutil
 
+from config.places import socket_dir
+
 ROOT = Path(__file__).resolve().parents[1]
 T = TypeVar("T")
 PYTHONPATH = os.pathsep.join([str(ROOT / "platform"), str(ROOT)])
@@ -86,12 +88,20 @@ class Running:
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
-    """Every process that was started for this home, the front's own excepted where it was started by hand."""
-    mark = f"{home}"
+    """Every process that was started for this home.
+
+    Ours carry its name in their environment. Redis writes its title over that but names its socket; replicas get a
+    clean environment but files below the home.
+    """
+    marks = (str(socket_dir(home) / "redis.sock"), f"{home}/")
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("BERTH_SUPERVISED") == mark:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if process.environ().get("BERTH_SUPERVISED") == str(home) or socket in " ".join(
+                process.cmdline()
+            ):
                 found.append(process)
     return found
 

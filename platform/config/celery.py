@@ -1,12 +1,16 @@
 """The Celery application. Tasks are a few lines each and live in the apps' tasks.py."""
 
 import os
+import warnings
 from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings.dev")
+
+# Its reason is pickle, which we don't accept; in a container, root is the usual user.
+warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
 app = Celery("berth")
 app.config_from_object("django.conf:settings", namespace="CELERY")

@@ -28,6 +28,7 @@ from supervisor.supervisord import Supervisor
 from launcher import home, readiness
 from launcher.programs import Plan, engine_conf
 from launcher.terminal import Terminal
+from runtimes.process import ProcessRuntime
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 _OWN_TIME = re.compile(r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[,.]\d+ ")  # our line carries the time already
@@ -109,6 +110,8 @@ class Front(Supervisor):  # type: ignore[misc]
             self._line(name, line.decode("utf-8", "replace").rstrip())
 
     def _line(self, name: str, text: str) -> None:
+        if not text:
+            return
         self.recent[name] = [*self.recent.get(name, [])[-4:], text]
         if self.plan.show_logs and not self.programs[name].quiet:
             self.terminal.log(name, _OWN_TIME.sub("", text))
@@ -219,6 +222,9 @@ def run(plan: Plan) -> int:
         front.main()
     options.close_httpservers()
     options.close_logger()
+    if plan.runtime == ProcessRuntime.kind:
+        # After the worker: nobody takes their end for a failure. They come back at the next start.
+        ProcessRuntime(Path(plan.home), plan.owner).stop_all(grace_s=2)
     (Path(plan.run_dir) / "processes.json").unlink(missing_ok=True)
     terminal.log("berth", f"stopped in {time.monotonic() - front.stop_began:.1f} s")
     return front.exit_status

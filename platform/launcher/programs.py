@@ -36,6 +36,7 @@ class Plan:
     env                   added to every process's environment
     probes                [name, address] of what must answer before Berth is called ready: an http(s) URL or host:port
     lock_fd               the open, locked file that says this home is in use
+    runtime, owner        where replicas run, and this installation's name there
     retries, pause_s      quick ends in a row before a longer pause, and that pause
     began                 time.time() of the command's start
     """
@@ -49,6 +50,7 @@ class Plan:
     console_url: str = ""
     gateway_url: str = ""
     runtime: str = ""
+    owner: str = ""
     lock_fd: int = -1
     began: float = 0.0
     show_logs: bool = True
@@ -167,7 +169,7 @@ def _beat(facts: Facts) -> Program:
     return Program(
         "beat",
         (
-            *(facts.python, "-m", "celery", "--quiet", "--app", "config", "beat", "--pidfile", ""),
+            *(facts.python, "-m", "celery", "--quiet", "--app", "config.beat", "beat", "--pidfile", ""),
             *("--scheduler", "celery.beat:Scheduler"),
         ),
         quiet=True,

@@ -21,7 +21,7 @@ from pathlib import Path
 import redis
 from django.conf import settings
 from django.contrib.staticfiles import finders
-from django.core.management import CommandError, call_command, get_commands
+from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
@@ -151,14 +151,11 @@ class Setup:
 
     def load_data(self) -> None:
         """Regions, instance types and frameworks."""
-        commands = get_commands()
+        output = io.StringIO()
         for name in LOADERS:
-            if name in commands:
-                output = io.StringIO()
-                call_command(name, stdout=output)
-                for line in output.getvalue().splitlines():
-                    word, _, rest = line.partition(" ")
-                    self.terminal.step(word, rest.strip())
+            call_command(name, stdout=output)
+        for line in output.getvalue().splitlines():
+            self.terminal.step("data", line)
 
     def collect_static(self) -> None:
         """Compressed and hashed copies of the static files, where one of them has changed."""
@@ -233,6 +230,7 @@ class Setup:
             console_url=settings.BERTH_PUBLIC_URL,
             gateway_url=settings.BERTH_GATEWAY_URL,
             runtime=runtime,
+            owner=owner(),
             lock_fd=lock,
             began=self.began,
             show_logs=show_logs,
@@ -244,6 +242,8 @@ class Setup:
         found = {
             "PYTHONPATH": path,
             "PYTHONUNBUFFERED": "1",
+            # glibc gives every thread a heap of its own; ours wait most of the time and would only hold memory.
+            "MALLOC_ARENA_MAX": "2",
             "DJANGO_SETTINGS_MODULE": os.environ["DJANGO_SETTINGS_MODULE"],
             "BERTH_HOME": str(settings.BERTH_HOME),
             "BERTH_RUNTIME": runtime,

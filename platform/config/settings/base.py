@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import environ
 from csp.constants import NONE, SELF
 
 from config.keyfiles import read_or_create
+from config.places import socket_dir
 
 env = environ.Env()
 
 ROOT = Path(__file__).resolve().parents[3]
 BERTH_HOME = Path(env.str("BERTH_HOME", str(ROOT / "var"))).resolve()
-
-
-def _socket_dir() -> Path:
-    """Where unix sockets live. Their paths are limited to about 100 bytes, so a deep home needs a short cut."""
-    inside = BERTH_HOME / "run"
-    if len(str(inside)) <= 80:
-        return inside
-    return (
-        Path(tempfile.gettempdir())
-        / f"berth-{os.getuid()}-{hashlib.sha256(str(BERTH_HOME).encode()).hexdigest()[:12]}"
-    )
-
-
-BERTH_RUN_DIR = _socket_dir()
+BERTH_RUN_DIR = socket_dir(BERTH_HOME)
 BERTH_PORT = env.int("BERTH_PORT", 8000)
 BERTH_GATEWAY_PORT = env.int("BERTH_GATEWAY_PORT", 8080)
 BERTH_BIND = env.str("BERTH_BIND", "127.0.0.1")
@@ -100,11 +86,12 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "iam.middleware.ProjectMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    # Innermost, and synchronous: under ASGI all those around it then run in one thread, with no hop between them.
+    "iam.middleware.ProjectMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -126,7 +113,12 @@ TEMPLATES = [
     }
 ]
 
-DATABASES = {"default": env.db("DATABASE_URL", f"sqlite:///{BERTH_HOME / 'berth.sqlite3'}")}
+_database_url = env.str("DATABASE_URL", "")
+DATABASES: dict[str, Any] = {
+    "default": env.db_url_config(_database_url)
+    if _database_url
+    else {"ENGINE": "django.db.backends.sqlite3", "NAME": str(BERTH_HOME / "berth.sqlite3")}
+}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Several processes write: a transaction takes the write lock at its start and waits for it, instead of
     # failing when it upgrades from reading.
@@ -140,7 +132,7 @@ else:
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-REDIS_URL = env.str("REDIS_URL", f"unix://{BERTH_RUN_DIR / 'redis.sock'}")
+REDIS_URL = env.str("REDIS_URL", "") or f"unix://{BERTH_RUN_DIR / 'redis.sock'}"
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
@@ -166,7 +158,7 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(BERTH_RUN_DIR / "beat-schedule")
 
 CACHES = {
     "default": {
-        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "BACKEND": "config.cache.SharedRedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": "cache",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -49,6 +50,7 @@ class Command(BaseCommand):
         become_front(became)
 
     def _steps(self, *, once: bool) -> int:
+        logging.disable(logging.INFO)  # every step says itself what it did
         plan = Plan.load(settings.BERTH_RUN_DIR / "plan.json")
         terminal = Terminal()
         demo = Demo(terminal, plan.began, plan.probes)

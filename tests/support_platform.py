@@ -1,0 +1,54 @@
+"""A whole platform for tests and benchmarks: `manage.py up` or `demo` in a home and on ports of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support_processes import Running, free_ports, python, started
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one platform lives."""
+
+    home: Path
+    port: int
+    gateway_port: int
+    runtime: str = "process"
+
+    @property
+    def console(self) -> str:
+        """The console's address."""
+        return f"http://localhost:{self.port}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What makes `manage.py` use this place; nothing of the caller's surroundings leaks in."""
+        return {
+            "BERTH_HOME": str(self.home),
+            "BERTH_PORT": str(self.port),
+            "BERTH_GATEWAY_PORT": str(self.gateway_port),
+            "BERTH_PUBLIC_URL": self.console,
+            "BERTH_GATEWAY_URL": f"http://localhost:{self.gateway_port}",
+            "BERTH_RUNTIME": self.runtime,
+            "DJANGO_SETTINGS_MODULE": "config.settings.dev",
+            "REDIS_URL": "",
+            "DATABASE_URL": "",
+        }
+
+
+def place(folder: Path, runtime: str = "process") -> Place:
+    """A new home below `folder`, and two free ports."""
+    port, gateway_port = free_ports(2)
+    return Place(folder / "home", port, gateway_port, runtime)
+
+
+@contextmanager
+def platform(where: Place, *arguments: str) -> Iterator[Running]:
+    """`manage.py up` (or other arguments) while the block runs; nothing is left afterwards."""
+    command = python("manage.py", *(arguments or ("up",)))
+    with started(command, where.home, where.env) as running:
+        yield running
