@@ -140,11 +140,13 @@ class DockerRuntime:
     # ---- containers
 
     def start(self, spec: ContainerSpec) -> Observation:
+        deadline = time.monotonic() + self._timeout_s
         with translated():
-            for _ in range(5):
+            while time.monotonic() < deadline:
                 facts = self._inspect(spec.name)
                 if facts is None:
                     if not self._create(spec):
+                        time.sleep(0.02)  # the engine reserves a name well before it shows the container
                         continue
                 elif not self._is_mine(facts):
                     raise InvalidSpec(f"a container named {spec.name} exists and belongs to someone else")
@@ -154,7 +156,7 @@ class DockerRuntime:
                 facts = self._inspect(spec.name)
                 if facts is not None:
                     return observation(facts)
-        raise RuntimeFailure(f"container {spec.name} was removed while it was being started")
+        raise RuntimeFailure(f"container {spec.name} was removed again and again while it was being started")
 
     def _create(self, spec: ContainerSpec) -> bool:
         """False when somebody else made one of that name, or removed the network, in between: look again."""
