@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 # Lines of a replica that a page sees when it opens, and for how long they are kept after the last one.
 LOG_TAIL_LINES = 500
 LOG_TAIL_SECONDS = 24 * 3600
+# Lines that an open page keeps; static/js/logs.js says the same.
+LOG_PAGE_LINES = 2000
 # A line longer than this is cut: one line must not be a page.
 LOG_LINE_BYTES = 4000
 
@@ -123,4 +125,4 @@ async def log_tail(replica_name: str) -> list[str]:
         return []
     finally:
         await client.aclose()
-    return [line.decode("utf-8", "replace") for line in raw]
+    return [line.decode("utf-8", "replace") if isinstance(line, bytes) else line for line in raw]

@@ -1,15 +1,30 @@
 """The console's addresses outside IAM and the registry."""
 
-from django.urls import path
+from django.urls import path, re_path
 from django.views.i18n import set_language
 
-from endpoints.views import frame, home
+from endpoints.views import detail, editing, frame, home, listing
 
 app_name = "endpoints"
+
+_ONE = "inference/<str:endpoint_id>/"
 
 urlpatterns = [
     path("", home.home, name="home"),
     path("console/project/", frame.switch_project, name="switch_project"),
     path("console/region/", frame.switch_region, name="switch_region"),
     path("console/language/", set_language, name="set_language"),
+    path("inference/", listing.endpoint_list, name="list"),
+    re_path(r"^inference/bulk/(?P<verb>pause|resume|delete)/$", listing.bulk, name="bulk"),
+    path("inference/create/", editing.create, name="create"),
+    path("inference/create/models/", editing.model_options, name="model_options"),
+    path("inference/create/instance-types/", editing.instance_types, name="instance_types"),
+    path(_ONE, detail.detail, name="detail"),
+    path(_ONE + "use/", detail.use_tab, name="use"),
+    path(_ONE + "logs/", detail.logs_tab, name="logs"),
+    path(_ONE + "events/", detail.events_tab, name="events"),
+    path(_ONE + "settings/", editing.settings_tab, name="settings"),
+    re_path(
+        r"^inference/(?P<endpoint_id>[^/]+)/do/(?P<verb>pause|resume|retry|delete)/$", detail.act, name="act"
+    ),
 ]

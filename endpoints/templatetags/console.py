@@ -202,7 +202,7 @@ def field(
     if isinstance(widget, (Select, SelectMultiple)) and not isinstance(widget, RadioSelect):
         base = "form-select"
     classes = f"{base} {css}"
-    attrs: dict[str, object] = {}
+    attrs: dict[str, str | bool] = {}
     hint = hint or bound.help_text
     described = [f"{bound.auto_id}_hint"] if hint else []
     if bound.errors:
@@ -212,9 +212,9 @@ def field(
     if described:
         attrs["aria-describedby"] = " ".join(described)
     if placeholder:
-        attrs["placeholder"] = placeholder
+        attrs["placeholder"] = str(placeholder)
     if isinstance(widget, Textarea):
-        attrs.setdefault("rows", widget.attrs.get("rows", 4))
+        attrs["rows"] = str(widget.attrs.get("rows", 4))
     attrs["class"] = f"{widget.attrs.get('class', '')} {classes}".strip()
     rendered = bound.as_widget(attrs=attrs)
     return render_to_string(
@@ -244,3 +244,9 @@ def iso(moment: datetime | None) -> str:
 def number(value: float | None) -> str:
     """16.0 → "16", 0.5 → "0.5"."""
     return f"{value:g}" if value is not None else ""
+
+
+@register.filter
+def unlocalised(value: object) -> str:
+    """For scripts: 4944500.00, whatever the language."""
+    return str(value)

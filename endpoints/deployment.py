@@ -1,0 +1,163 @@
+"""A deployment as a page tells it: the timeline, and the card that says why there is none. Reads, never writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from endpoints.errors import Reason, describe
+from endpoints.models import DeployPhase, Endpoint, PhaseName, Replica, ReplicaState, Status
+
+CARD_LINES = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One phase on the timeline. state: done, now, failed or todo. seconds: how long it took, if it is over."""
+
+    name: str
+    label: str
+    state: str
+    started_at: datetime | None = None
+    seconds: float | None = None
+    bytes_done: int = 0
+    bytes_total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """total_seconds: from the request to traffic, None while it is under way. attempt: of which replica."""
+
+    steps: tuple[Step, ...]
+    since: datetime
+    total_seconds: float | None
+    replica: Replica | None
+
+    @property
+    def running(self) -> bool:
+        """Whether a step is under way."""
+        return any(step.state == "now" for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One observed fact."""
+
+    label: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an endpoint is not as it was asked to be."""
+
+    reason: Reason
+    tone: str
+    evidence: tuple[Evidence, ...]
+    log_lines: tuple[str, ...]
+    replica: Replica | None
+
+
+def told_replica(endpoint: Endpoint, replicas: Sequence[Replica]) -> Replica | None:
+    """The replica whose way to traffic the page tells: the newest of the present generation, else the newest."""
+    if not replicas:
+        return None
+    current = [r for r in replicas if r.generation == endpoint.generation] or list(replicas)
+    live = [r for r in current if r.ended_at is None] or current
+    return max(live, key=lambda r: (r.created_at, r.slot))
+
+
+def timeline(endpoint: Endpoint, replica: Replica | None, phases: Sequence[DeployPhase]) -> Timeline:
+    """All phases in order, also those still to come. Before there is a replica: queued since the request."""
+    seen = {phase.name: phase for phase in phases}
+    if replica is None:
+        queued = Step(PhaseName.QUEUED, str(PhaseName.QUEUED.label), "now", endpoint.requested_at)
+        rest = tuple(_todo(name) for name in PhaseName if name not in (PhaseName.QUEUED, PhaseName.PULLING))
+        return Timeline((queued, *rest), endpoint.requested_at, None, None)
+    steps = []
+    for name in PhaseName:
+        phase = seen.get(name)
+        if phase is not None:
+            steps.append(_step(name, phase, replica))
+        elif name == PhaseName.PULLING and not _before(seen, name):
+            continue  # the image was there
+        elif replica.state not in (ReplicaState.FAILED, ReplicaState.STOPPED):
+            steps.append(_todo(name))
+    since = phases[0].started_at if phases else replica.created_at
+    active = seen.get(PhaseName.ACTIVE)
+    total = (active.started_at - since).total_seconds() if active else None
+    return Timeline(tuple(steps), since, total, replica)
+
+
+def _todo(name: PhaseName) -> Step:
+    return Step(name, str(name.label), "todo")
+
+
+def _before(seen: dict[str, DeployPhase], name: PhaseName) -> bool:
+    """Whether no later phase than `name` has begun yet."""
+    order = list(PhaseName)
+    return not any(later in seen for later in order[order.index(name) + 1 :])
+
+
+def _step(name: PhaseName, phase: DeployPhase, replica: Replica) -> Step:
+    over = phase.finished_at is not None or name == PhaseName.ACTIVE
+    state = "done" if over else "now"
+    if (
+        replica.state == ReplicaState.FAILED
+        and replica.ended_at
+        and phase.finished_at
+        and phase.finished_at >= replica.ended_at
+    ):
+        state = "failed"
+    seconds = (phase.finished_at - phase.started_at).total_seconds() if phase.finished_at else None
+    return Step(
+        name=name,
+        label=str(name.label),
+        state=state,
+        started_at=phase.started_at,
+        seconds=None if name == PhaseName.ACTIVE else seconds,
+        bytes_done=phase.bytes_done,
+        bytes_total=phase.bytes_total,
+    )
+
+
+def cause(endpoint: Endpoint, replicas: Sequence[Replica]) -> Cause | None:
+    """The card for every status but ACTIVE: a failure with its evidence, or one calm line."""
+    if not endpoint.reason_code:
+        return None
+    reason = describe(endpoint.reason_code, endpoint.reason_params)
+    tone = {Status.FAILED: "bad", Status.DEGRADED: "warn"}.get(Status(endpoint.status), "info")
+    if tone == "info":
+        blocked = reason.fix or any(c.get("type") == "Blocked" for c in endpoint.conditions)
+        tone = "warn" if endpoint.status == Status.PENDING and blocked else "info"
+    failed = [r for r in replicas if r.state == ReplicaState.FAILED]
+    culprit = max(failed, key=lambda r: r.ended_at or r.created_at) if failed and tone != "info" else None
+    waiting = next((r for r in replicas if r.evidence and r.state != ReplicaState.FAILED), None)
+    source = culprit or waiting
+    evidence = dict(source.evidence) if source else {}
+    if not source and endpoint.reason_params.get("error"):
+        evidence = {"error": endpoint.reason_params["error"]}
+    lines = str(evidence.get("logs") or "").splitlines()
+    return Cause(reason, tone, tuple(_facts(evidence)), tuple(lines[-CARD_LINES:]), culprit)
+
+
+def _facts(evidence: dict[str, Any]) -> list[Evidence]:
+    facts = []
+    if evidence.get("exit_code") is not None:
+        facts.append(Evidence(_("Exit code"), _exit_code(evidence["exit_code"])))
+    if "oom_killed" in evidence:
+        facts.append(Evidence(_("Ended for memory"), _("yes") if evidence["oom_killed"] else _("no")))
+    if evidence.get("image"):
+        facts.append(Evidence(_("Image"), str(evidence["image"])))
+    if evidence.get("error"):
+        facts.append(Evidence(_("The engine said"), str(evidence["error"])[:600]))
+    return facts
+
+
+def _exit_code(code: Any) -> str:
+    signals = {137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM", 134: "SIGABRT"}
+    return f"{code} ({signals[code]})" if code in signals else str(code)

@@ -1,0 +1,174 @@
+"""The form of the create and settings pages.
+
+It turns text into numbers and collects framework settings, and no more: the rules are in `endpoints.validation`,
+which names every field's errors at once. A number that is none stays the text it was, so that the rule's own
+message stands at its field and what was typed is still there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext_lazy as _
+
+from endpoints.models import Endpoint
+from endpoints.services import EndpointSpec, present_values
+from registry.frameworks import DefinitionError, FrameworkDefinition, definition_of, validate_settings
+from registry.models import RegisteredModel
+
+_INTEGER = re.compile(r"[+-]?\d{1,12}")
+NUMBERS = (
+    "min_replicas",
+    "max_replicas",
+    "cpu_percent",
+    "memory_percent",
+    "gpu_percent",
+    "latency_ms",
+    "idle_timeout_s",
+)
+THRESHOLDS = NUMBERS[2:]
+
+
+def setting_input(framework: str, key: str) -> str:
+    """The input's name of a framework setting."""
+    return f"setting.{framework}.{key}"
+
+
+def _number(**attrs: object) -> forms.CharField:
+    widget = forms.TextInput(attrs={"inputmode": "numeric", "autocomplete": "off", "class": "num", **attrs})
+    return forms.CharField(required=False, max_length=20, widget=widget)
+
+
+class EndpointForm(forms.Form):
+    """Every field of an endpoint, as text."""
+
+    name = forms.CharField(
+        required=False,
+        max_length=200,
+        strip=True,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "data-max": "50"}),
+    )
+    region = forms.CharField(required=False, max_length=40)
+    model_id = forms.CharField(required=False, max_length=60)
+    instance_type = forms.CharField(required=False, max_length=80)
+    min_replicas = _number()
+    max_replicas = _number()
+    private = forms.BooleanField(required=False)
+    cpu_percent = _number()
+    memory_percent = _number()
+    gpu_percent = _number()
+    latency_ms = _number()
+    idle_timeout_s = _number()
+
+    def values(self) -> dict[str, Any]:
+        """EndpointSpec's fields from valid or half-valid input; call after is_valid()."""
+        values: dict[str, Any] = {}
+        for name in self.fields:
+            typed = self.cleaned_data.get(name)
+            values[name] = _coerce(typed) if name in NUMBERS else typed
+        for name in ("name", "region", "model_id", "instance_type"):
+            values[name] = values[name] or ""
+        return values
+
+    def settings_for(self, model: RegisteredModel | None) -> dict[str, str]:
+        """What was typed into the settings of the model's framework; empty inputs are left to the default."""
+        if model is None:
+            return {}
+        prefix = setting_input(model.framework_id, "")
+        return {
+            key.removeprefix(prefix): str(value)
+            for key, value in self.data.items()
+            if key.startswith(prefix) and str(value).strip()
+        }
+
+    def checked_settings(self, model: RegisteredModel | None) -> dict[str, Any]:
+        """The typed settings if they are right; else their errors stand at their inputs and this is {}."""
+        typed = self.settings_for(model)
+        if model is None or not typed:
+            return {}
+        try:
+            return dict(validate_settings(definition_of(model.framework), typed))
+        except ValidationError as error:
+            self.setting_errors = {
+                setting_input(model.framework_id, key): messages
+                for key, messages in error.message_dict.items()
+            }
+        except DefinitionError as error:
+            self.setting_errors = {"": [str(error)]}
+        return {}
+
+    setting_errors: Mapping[str, list[str]] = {}
+
+    def show(self, error: ValidationError) -> None:
+        """Put a service's errors at their fields, the rest at the top."""
+        messages = error.message_dict if hasattr(error, "error_dict") else {"__all__": error.messages}
+        for name, texts in messages.items():
+            for text in texts:
+                self.add_error(name if name in self.fields else None, text)
+
+    @property
+    def advanced_open(self) -> bool:
+        """Whether the thresholds hold something, so that nothing typed is ever out of sight."""
+        return any(self[name].errors or self[name].value() for name in THRESHOLDS)
+
+
+def _coerce(typed: Any) -> int | str | None:
+    text = str(typed or "").strip()
+    if not text:
+        return None
+    return int(text) if _INTEGER.fullmatch(text) else text
+
+
+def spec_from(form: EndpointForm, settings: Mapping[str, Any]) -> EndpointSpec:
+    """The request that the service checks."""
+    return EndpointSpec(**form.values(), settings=settings)
+
+
+def initial_of(endpoint: Endpoint) -> dict[str, Any]:
+    """The settings page's form as the endpoint is now."""
+    values = present_values(endpoint)
+    values.pop("settings")
+    return {**values, "region": endpoint.region_id}
+
+
+def setting_groups(
+    definitions: Mapping[str, FrameworkDefinition],
+    form: EndpointForm,
+    saved: Mapping[str, Any],
+    saved_framework: str,
+) -> list[dict[str, Any]]:
+    """For the template: each framework's settings with what was typed, else what is saved."""
+    groups = []
+    for slug, definition in definitions.items():
+        rows = []
+        for setting in definition.settings:
+            name = setting_input(slug, setting.key)
+            value = saved.get(setting.key, "") if slug == saved_framework else ""
+            if form.is_bound:
+                value = form.data.get(name, "")
+            elif isinstance(value, bool):
+                value = "true" if value else "false"
+            rows.append(
+                {
+                    "name": name,
+                    "setting": setting,
+                    "value": str(value),
+                    "default": _shown_default(setting.default),
+                    "errors": form.setting_errors.get(name, []),
+                }
+            )
+        if rows:
+            groups.append({"slug": slug, "name": definition.name, "rows": rows})
+    return groups
+
+
+def _shown_default(default: Any) -> str:
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        return str(_("yes") if default else _("no"))
+    return str(default)

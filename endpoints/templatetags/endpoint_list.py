@@ -1,0 +1,85 @@
+"""What the endpoint templates compute: `{% load endpoint_list %}`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django import template
+from django.urls import NoReverseMatch, reverse
+
+from endpoints import events, presenting
+from endpoints.errors import describe
+from endpoints.models import Endpoint, Event
+from endpoints.selectors import ListQuery
+
+register = template.Library()
+
+
+@dataclass(frozen=True, slots=True)
+class SortLink:
+    """A column's link. direction: of the present order by this column, "" for another one."""
+
+    query: str
+    direction: str
+
+
+@register.simple_tag
+def sort_link(query: ListQuery, key: str) -> SortLink:
+    """By this column; a second click turns it round."""
+    if query.sort == key:
+        return SortLink(query.url_query(sort=f"-{key}", page=1), "ascending")
+    if query.sort == f"-{key}":
+        return SortLink(query.url_query(sort=key, page=1), "descending")
+    return SortLink(query.url_query(sort=key, page=1), "")
+
+
+@register.simple_tag
+def page_link(query: ListQuery, number: int) -> str:
+    """The same list, another page."""
+    return query.url_query(page=number)
+
+
+@register.simple_tag
+def reason_of(endpoint: Endpoint) -> str:
+    """Why it is not active, in one sentence."""
+    if not endpoint.reason_code:
+        return ""
+    return describe(endpoint.reason_code, endpoint.reason_params).message
+
+
+@register.simple_tag
+def served_name(endpoint: Endpoint) -> str:
+    """What clients send as `model`."""
+    return presenting.served_name(endpoint)
+
+
+@register.simple_tag
+def event_words(event: Event) -> str:
+    """The event in words."""
+    return events.sentence(event)
+
+
+@register.simple_tag
+def address(*names: str, of: object = None) -> str:
+    """The first of these addresses that exists, "" if none does: parts of the platform may be absent."""
+    for name in names:
+        try:
+            return reverse(name, args=[of] if of is not None else None)
+        except NoReverseMatch:
+            continue
+    return ""
+
+
+@register.filter
+def took(seconds: float | None) -> str:
+    """A duration as the pages show it; the same words as static/js/berth.js uses for running ones."""
+    if seconds is None:
+        return ""
+    seconds = max(0.0, seconds)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"

@@ -1,0 +1,209 @@
+"""Create an endpoint, and change one: the same numbered sections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from endpoints import services
+from endpoints.fit import ModelNeeds, Offer, misfit
+from endpoints.forms import EndpointForm, initial_of, setting_groups, spec_from
+from endpoints.models import Endpoint, InstanceType, Region
+from endpoints.validation import clean
+from endpoints.views.common import get_endpoint
+from iam.access import require
+from iam.actors import Actor, current_actor
+from iam.roles import Permission
+from registry.frameworks import DefinitionError, FrameworkDefinition, definition_of
+from registry.models import ModelStatus, RegisteredModel
+
+HOURS_A_MONTH = 730  # 365 × 24 / 12
+
+
+@require(Permission.EDIT)
+def create(request: HttpRequest) -> HttpResponse:
+    """The page, and its submission."""
+    actor = current_actor(request)
+    models = _models(actor)
+    if request.method != "POST":
+        form = EndpointForm(initial=_defaults(request, models))
+        return render(request, "endpoints/create.html", _context(form, models))
+    form = EndpointForm(request.POST)
+    endpoint = _save(actor, form, models)
+    if endpoint is None:
+        return render(request, "endpoints/create.html", _context(form, models), status=422)
+    messages.success(request, _("%(name)s is being deployed.") % {"name": endpoint.name})
+    return HttpResponseRedirect(reverse("endpoints:detail", args=[endpoint.id]))
+
+
+@require(Permission.EDIT)
+def model_options(request: HttpRequest) -> HttpResponse:
+    """The model list again, for the refresh button; the chosen one stays chosen."""
+    models = _models(current_actor(request))
+    form = EndpointForm(initial={"model_id": request.GET.get("model_id", "")})
+    return render(request, "endpoints/_model_select.html", _context(form, models))
+
+
+@require(Permission.EDIT)
+def instance_types(request: HttpRequest) -> HttpResponse:
+    """The instance types again, greyed for another model."""
+    models = _models(current_actor(request))
+    chosen = {key: request.GET.get(key, "") for key in ("model_id", "instance_type")}
+    return render(request, "endpoints/_instance_types.html", _context(EndpointForm(initial=chosen), models))
+
+
+@require(Permission.VIEW)
+def settings_tab(request: HttpRequest, endpoint_id: str) -> HttpResponse:
+    """What is set, and for editors the form that changes it."""
+    actor = current_actor(request)
+    endpoint = get_endpoint(actor, endpoint_id)
+    models = _models(actor, endpoint)
+    if request.method != "POST" or not actor.may(Permission.EDIT):
+        form = EndpointForm(initial=initial_of(endpoint))
+        status = 200 if request.method != "POST" else 403
+        return _settings_page(request, actor, endpoint, form, models, status)
+    form = EndpointForm(request.POST)
+    if _change(actor, endpoint, form, models):
+        messages.success(request, _("Saved."))
+        return HttpResponseRedirect(reverse("endpoints:settings", args=[endpoint.id]))
+    return _settings_page(request, actor, endpoint, form, models, 422)
+
+
+def _settings_page(
+    request: HttpRequest,
+    actor: Actor,
+    endpoint: Endpoint,
+    form: EndpointForm,
+    models: list[RegisteredModel],
+    status: int,
+) -> HttpResponse:
+    context = _context(form, models, endpoint) | {
+        "endpoint": endpoint,
+        "tab": "settings",
+        "can_edit": actor.may(Permission.EDIT),
+    }
+    return render(request, "endpoints/settings.html", context, status=status)
+
+
+def _save(actor: Actor, form: EndpointForm, models: list[RegisteredModel]) -> Endpoint | None:
+    if not form.is_valid():
+        return None
+    settings = form.checked_settings(_chosen(form, models))
+    if form.setting_errors:
+        form.add_error(None, _("Correct the model server's settings below."))
+    try:
+        if form.setting_errors:
+            # The rest is checked as well, so that all errors stand there at once.
+            clean(actor.project, {**form.values(), "settings": {}})
+            return None
+        return services.create_endpoint(actor=actor, spec=spec_from(form, settings))
+    except ValidationError as error:
+        form.show(error)
+        return None
+
+
+def _change(actor: Actor, endpoint: Endpoint, form: EndpointForm, models: list[RegisteredModel]) -> bool:
+    if not form.is_valid():
+        return False
+    settings = form.checked_settings(_chosen(form, models))
+    if form.setting_errors:
+        form.add_error(None, _("Correct the model server's settings below."))
+    changes = {**form.values(), "settings": settings, "region": endpoint.region_id}
+    try:
+        if form.setting_errors:
+            clean(actor.project, changes, endpoint=endpoint)
+            return False
+        changes.pop("region")  # an endpoint stays where it is
+        services.update_endpoint(actor=actor, endpoint=endpoint, changes=changes)
+    except ValidationError as error:
+        form.show(error)
+        return False
+    return True
+
+
+def _chosen(form: EndpointForm, models: list[RegisteredModel]) -> RegisteredModel | None:
+    wanted = str(form["model_id"].value() or "")
+    return next((model for model in models if str(model.pk) == wanted), None)
+
+
+def _models(actor: Actor, endpoint: Endpoint | None = None) -> list[RegisteredModel]:
+    """Those that can be served, by name; the endpoint's own always."""
+    rows = RegisteredModel.objects.filter(project=actor.project).select_related("framework").order_by("name")
+    own = endpoint.revision.model_id if endpoint and endpoint.revision else None
+    return [model for model in rows if model.status == ModelStatus.READY or model.pk == own]
+
+
+def _defaults(request: HttpRequest, models: list[RegisteredModel]) -> dict[str, Any]:
+    regions = list(Region.objects.filter(enabled=True).values_list("code", flat=True))
+    region = request.session.get("region")
+    asked = request.GET.get("model", "")
+    ids = [str(model.pk) for model in models]
+    return {
+        "region": region if region in regions else (regions[0] if regions else ""),
+        "model_id": asked if asked in ids else (ids[0] if len(ids) == 1 else ""),
+        "min_replicas": "1",
+        "max_replicas": "1",
+        "private": True,
+    }
+
+
+def _context(
+    form: EndpointForm, models: list[RegisteredModel], endpoint: Endpoint | None = None
+) -> dict[str, Any]:
+    definitions: dict[str, FrameworkDefinition] = {}
+    for model in models:
+        if model.framework_id not in definitions:
+            try:
+                definitions[model.framework_id] = definition_of(model.framework)
+            except DefinitionError:
+                continue  # the service says so when this model is chosen
+    chosen = _chosen(form, models)
+    saved: dict[str, Any] = {}
+    saved_framework = ""
+    if endpoint and endpoint.revision:
+        saved = dict(endpoint.revision.settings)
+        saved_framework = endpoint.revision.model.framework_id
+    return {
+        "form": form,
+        "models": models,
+        "chosen_model": chosen,
+        "regions": list(Region.objects.filter(enabled=True)),
+        "types": _types(form, chosen, definitions),
+        "setting_groups": setting_groups(definitions, form, saved, saved_framework),
+        "hours": HOURS_A_MONTH,
+        "thresholds": _THRESHOLDS,
+    }
+
+
+_THRESHOLDS = (
+    ("cpu_percent", "%"),
+    ("memory_percent", "%"),
+    ("gpu_percent", "%"),
+    ("latency_ms", "ms"),
+    ("idle_timeout_s", "s"),
+)
+
+
+def _types(
+    form: EndpointForm, chosen: RegisteredModel | None, definitions: dict[str, FrameworkDefinition]
+) -> list[dict[str, Any]]:
+    """The instance types by family, each with the reason why it can't hold the chosen model."""
+    needs = None
+    if chosen and chosen.framework_id in definitions:
+        definition = definitions[chosen.framework_id]
+        needs = ModelNeeds(definition.name, definition.device_kinds, chosen.size_bytes)
+    wanted = str(form["instance_type"].value() or "")
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in InstanceType.objects.filter(enabled=True):
+        offer = Offer(row.gpu_count, row.vram_gib, row.memory_gib)
+        reason = misfit(needs, offer) if needs else ""
+        groups.setdefault(row.family, []).append(
+            {"row": row, "reason": reason, "chosen": row.name == wanted and not reason}
+        )
+    return [{"family": family, "rows": rows} for family, rows in groups.items()]

@@ -1,0 +1,97 @@
+/* The summary that follows every keystroke, and the parts of the form that depend on the model. */
+(function () {
+  "use strict";
+  var form = document.querySelector("[data-endpoint-form]");
+  var card = document.getElementById("summary");
+  if (!form || !card) return;
+  var lang = document.documentElement.lang || "en";
+  var hours = Number(card.getAttribute("data-hours"));
+  var say = function (name) { return card.getAttribute("data-say-" + name); };
+
+  function money(amount, currency) {
+    var whole = amount >= 1000 || Number.isInteger(amount);
+    try {
+      return new Intl.NumberFormat(lang, { style: "currency", currency: currency, currencyDisplay: "code",
+        minimumFractionDigits: 0, maximumFractionDigits: whole ? 0 : 2 }).format(amount).replace(/\u00a0/g, " ");
+    } catch (e) {
+      return amount + " " + currency;
+    }
+  }
+
+  function put(name, text) {
+    var place = card.querySelector('[data-sum="' + name + '"]');
+    if (place.textContent !== text) place.textContent = text;
+  }
+
+  function value(name) {
+    var field = form.elements[name];
+    return field && field.value ? field.value.trim() : "";
+  }
+
+  function count(name) {
+    var text = value(name);
+    return /^\d{1,4}$/.test(text) ? Number(text) : null;
+  }
+
+  function price(which, amount, count, currency) {
+    if (amount === null) { put(which + "_hour", say("no-price")); put(which + "_month", "–"); return; }
+    if (count === null) { put(which + "_hour", "–"); put(which + "_month", "–"); return; }
+    put(which + "_hour", money(amount * count / hours, currency));
+    put(which + "_month", money(amount * count, currency));
+  }
+
+  function update() {
+    put("name", value("name") || "–");
+    var region = form.elements.region;
+    put("region", region && region.selectedIndex >= 0 ? region.value : "–");
+    var option = form.elements.model_id.selectedOptions[0];
+    var model = option && option.value ? option.dataset : null;
+    put("model", model ? model.name : "–");
+    put("framework", model ? model.frameworkName : "–");
+    var type = form.querySelector("[name=instance_type]:checked");
+    var data = type ? type.dataset : null;
+    put("type", type ? type.value : "–");
+    put("gpu", data && data.gpu ? data.gpu : "–");
+    put("gpus", data ? data.gpus : "–");
+    put("cpu", data ? (data.cpu === "0" ? say("all") : data.cpu) : "–");
+    put("ram", data ? (data.ram === "0" ? say("all") : data.ram + " GiB") : "–");
+    put("vram", data && data.gpus !== "0" ? data.vram + " GiB" : "–");
+    var min = count("min_replicas");
+    var max = count("max_replicas");
+    put("replicas", (min === null ? "–" : min) + " – " + (max === null ? "–" : max));
+    var some = ["cpu_percent", "memory_percent", "gpu_percent", "latency_ms", "idle_timeout_s"].some(value);
+    put("scaling", some ? say("later") : say("fixed"));
+    put("private", form.elements.private.checked ? say("yes") : say("no"));
+    var amount = data && data.price !== "" ? Number(data.price) : null;
+    if (!data) ["min", "max"].forEach(function (w) { put(w + "_hour", "–"); put(w + "_month", "–"); });
+    else { price("min", amount, min, data.currency); price("max", amount, max, data.currency); }
+    form.querySelectorAll("[data-framework]").forEach(function (fold) {
+      if (fold.tagName === "DETAILS") fold.hidden = !model || fold.dataset.framework !== model.framework;
+    });
+  }
+
+  function prices() {
+    document.querySelectorAll("[data-money]").forEach(function (cell) {
+      var amount = cell.getAttribute("data-money");
+      if (amount !== "") cell.textContent = money(Number(amount), cell.getAttribute("data-currency"));
+    });
+  }
+
+  form.addEventListener("input", update);
+  form.addEventListener("change", update);
+  document.addEventListener("htmx:afterSettle", function (event) {
+    prices();
+    update();
+    // A refreshed list of models may have lost the chosen one: the types follow.
+    if (event.target.id === "id_model_id") htmx.trigger("#id_model_id", "change");
+  });
+  prices();
+  update();
+  var first = form.querySelector(".field-error");
+  if (first) {
+    var field = first.closest(".field");
+    var input = field && field.querySelector("input:not([disabled]), select");
+    (input || first).focus({ preventScroll: true });
+    (field || first).scrollIntoView({ block: "center" });
+  }
+})();
