@@ -157,8 +157,8 @@ def _innermost(error: BaseException) -> BaseException:
         if id(current) in seen:
             continue
         seen.add(id(current))
-        # requests' own exceptions are OSErrors without a number
-        if isinstance(current, OSError) and current.errno is not None:
+        # requests' own exceptions are OSErrors without a number, or with a text in its place
+        if isinstance(current, OSError) and isinstance(current.errno, int):
             return current
         related = [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
         queue += [item for item in related if isinstance(item, BaseException)]

@@ -1,8 +1,10 @@
 """What the contract's replicas run: the first argument says what to do. Standard library only."""
 
+import errno
 import http.server
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -52,6 +54,17 @@ def show(path: str) -> None:
     print(Path(path).read_text())
 
 
+def connect(*targets: str) -> None:
+    """Print, for each host:port, "open" or the error's name."""
+    for target in targets:
+        host, _, port = target.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=2).close()
+            print(target, "open")
+        except OSError as error:
+            print(target, errno.errorcode.get(error.errno or 0, type(error).__name__))
+
+
 def environment() -> None:
     print(dict(os.environ))
 
@@ -72,6 +85,7 @@ if __name__ == "__main__":
         "lines": lines,
         "slowly": slowly,
         "show": show,
+        "connect": connect,
         "environment": environment,
         "family": family,
         "exit": lambda code: sys.exit(int(code)),
