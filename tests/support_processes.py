@@ -71,8 +71,12 @@ class Running:
         """The front's processes by their names there."""
         found = {}
         for child in psutil.Process(self.pid).children():
-            with suppress(psutil.Error):
-                found[child.environ().get("SUPERVISOR_PROCESS_NAME", "")] = child
+            with suppress(psutil.Error, KeyError):
+                # Redis writes its title over its environment.
+                name = (
+                    "redis" if child.name() == "redis-server" else child.environ()["SUPERVISOR_PROCESS_NAME"]
+                )
+                found[name] = child
         return found
 
     def send(self, number: int) -> None:
@@ -99,8 +103,9 @@ def processes_of(home: Path) -> list[psutil.Process]:
         with suppress(psutil.Error):
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if process.environ().get("BERTH_SUPERVISED") == str(home) or socket in " ".join(
-                process.cmdline()
+            command = " ".join(process.cmdline())
+            if process.environ().get("BERTH_SUPERVISED") == str(home) or any(
+                mark in command for mark in marks
             ):
                 found.append(process)
     return found

@@ -22,6 +22,7 @@ def prepare(home: Path, run_dir: Path) -> None:
     try:
         for folder in (home, home / "keys", home / "log", home / "models", home / "weights"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        home.chmod(0o700)  # it may have been made by whoever first wrote a key into it
         run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = run_dir.lstat()
     except OSError as error:

@@ -231,7 +231,8 @@ def _program_section(program: Program, log: Path, retries: int) -> list[str]:
         # Never the whole process group: a worker's and an agent's children end with it or outlive it on purpose.
         *("stopasgroup=false", "killasgroup=false", "stopsignal=TERM", f"stopwaitsecs={program.stop_s}"),
         *("redirect_stderr=true", "stdout_events_enabled=true"),
-        f"stdout_logfile={_escape(str(log / f'{program.name}.log'))}",
+        # Read twice by its parser, unlike all others.
+        f"stdout_logfile={_escape(_escape(str(log / f'{program.name}.log')))}",
         *("stdout_logfile_maxbytes=5MB", "stdout_logfile_backups=3", ""),
     ]
 

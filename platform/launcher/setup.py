@@ -174,10 +174,9 @@ class Setup:
         _login_file().unlink(missing_ok=True)
         created = ensure_first_admin()
         if created:
-            _remember_login(f"{created.email}   password {created.password}")
-            self.terminal.step(
-                "first admin", f"{created.email}   password {created.password}   (shown this once)"
-            )
+            login = "{}   password {}".format(*created)
+            _remember_login(login)
+            self.terminal.step("first admin", f"{login}   (shown this once)")
 
     def choose_runtime(self) -> str:
         """Where replicas run, and why. The processes are handed the answer, so that all of them agree."""
@@ -278,7 +277,7 @@ def forget_login() -> str:
     try:
         found = _login_file().read_text()
     except FileNotFoundError:
-        return "as shown at the first start; new password: .venv/bin/python manage.py changepassword EMAIL"
+        return "as shown at the first start; new password: .venv/bin/python manage.py reset_admin_password"
     _login_file().unlink()
     return found
 

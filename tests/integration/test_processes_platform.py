@@ -116,7 +116,7 @@ def test_a_killed_agent_comes_back_and_adopts_the_running_envoy(where: Place, fi
         first.line(rf"adopted the running Envoy pid={envoy}")
         client.sendall(b"GET /v1/me-none/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
         client.settimeout(5)
-        assert client.recv(64).startswith(b"HTTP/1.1 404")
+        assert client.recv(64).startswith(b"HTTP/1.1 401")
     eventually(lambda: ready(where), "every part is ready again", 30)
 
 

@@ -7,6 +7,8 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+from supervisor.options import ServerOptions
+
 from launcher.programs import Facts, Plan, Program, engine_conf, loopback, programs
 
 FACTS = Facts(
@@ -24,7 +26,7 @@ FACTS = Facts(
 
 
 def plan(facts: Facts) -> Plan:
-    return Plan(root="/src", home=facts.home, run_dir=facts.run_dir, programs=programs(facts))
+    return Plan(root=str(Path.cwd()), home=facts.home, run_dir=facts.run_dir, programs=programs(facts))
 
 
 def sections(conf: str) -> configparser.RawConfigParser:
@@ -62,6 +64,16 @@ def test_commands_survive_the_engines_parser() -> None:
     for program in programs(FACTS):
         command = conf[f"program:{program.name}"]["command"].replace("%%", "%")
         assert tuple(shlex.split(command)) == program.command
+
+
+def test_logs_of_a_home_with_a_percent_sign_survive_the_engines_parser(tmp_path: Path) -> None:
+    (tmp_path / "100% mine" / "log").mkdir(parents=True)
+    facts = replace(FACTS, home=str(tmp_path / "100% mine"), run_dir=str(tmp_path / "100% mine"))
+    (tmp_path / "conf").write_text(engine_conf(plan(facts)))
+    options = ServerOptions()
+    options.realize(["-c", str(tmp_path / "conf")])
+    logs = {one.stdout_logfile for group in options.process_group_configs for one in group.process_configs}
+    assert logs == {f"{facts.home}/log/{program.name}.log" for program in programs(facts)}
 
 
 def test_no_process_group_is_ever_signalled() -> None:
