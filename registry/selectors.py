@@ -8,13 +8,26 @@ import uuid
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from django.db.models import QuerySet
 
 from iam.models import Project
+from registry.frameworks import FrameworkDefinition, Setting, effective_settings
 from registry.models import Framework, RegisteredModel, Source
 from registry.spec import ModelFacts
 from runtimes.contract import RegistryAuth
+
+MODELS_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointUse:
+    """An endpoint that uses a model."""
+
+    id: str
+    name: str
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,27 @@ def model_of(project: Project, model_id: str | uuid.UUID) -> RegisteredModel | N
     except ValueError:
         return None
     return models_of(project).filter(pk=key).first()
+
+
+def shown_models(project: Project) -> list[RegisteredModel]:
+    """The rows of the list page, which its live updates show too."""
+    return list(models_of(project).order_by("-created_at")[:MODELS_SHOWN])
+
+
+def endpoints_of(model: RegisteredModel) -> list[EndpointUse]:
+    """The endpoints with a revision made of the model, by name."""
+    rows = model.revisions.values_list("endpoint_id", "endpoint__name", "endpoint__status")
+    return sorted((EndpointUse(*row) for row in set(rows)), key=lambda use: use.name)
+
+
+def settings_of(model: RegisteredModel, definition: FrameworkDefinition) -> list[tuple[Setting, Any, bool]]:
+    """(setting, value in force, whether it is the default) for every setting that has a value."""
+    values = effective_settings(definition, model.settings, facts=model.facts)
+    return [
+        (setting, values[setting.key], setting.key not in model.settings)
+        for setting in definition.settings
+        if values[setting.key] is not None
+    ]
 
 
 def frameworks() -> QuerySet[Framework]:

@@ -74,7 +74,7 @@ def import_model(actor: Actor, spec: ImportSpec) -> RegisteredModel:
     if framework is None:
         validation.add(errors, "framework", _("Choose one of the frameworks in the list."))
     else:
-        columns = _clean_columns(spec, definition_of(framework), errors)
+        columns = _clean_columns(actor, spec, definition_of(framework), errors)
     _refuse_duplicate(actor, name, None, errors)
     if errors or framework is None:
         raise ValidationError({key: list(messages) for key, messages in errors.items()})
@@ -155,7 +155,9 @@ def endpoints_using(model: RegisteredModel) -> list[str]:
     return sorted(set(names))
 
 
-def _clean_columns(spec: ImportSpec, definition: FrameworkDefinition, errors: Errors) -> dict[str, Any]:
+def _clean_columns(
+    actor: Actor, spec: ImportSpec, definition: FrameworkDefinition, errors: Errors
+) -> dict[str, Any]:
     validation.clean_source(spec.source, definition, errors)
     columns: dict[str, Any] = {
         "task": validation.clean_task(spec.task, definition, errors),
@@ -171,14 +173,18 @@ def _clean_columns(spec: ImportSpec, definition: FrameworkDefinition, errors: Er
         columns["source_ref"] = {"repo_id": repo_id, "revision": revision, "files": list(files)}
         columns["hub_token"] = spec.hub_token.strip()
     elif spec.source == Source.IMAGE:
-        columns |= _clean_image_columns(spec, definition, errors)
+        columns |= _clean_image_columns(actor, spec, definition, errors)
         columns["task"] = columns["task"] or ModelTask.CHAT  # nothing can be read from an image
     return columns
 
 
-def _clean_image_columns(spec: ImportSpec, definition: FrameworkDefinition, errors: Errors) -> dict[str, Any]:
+def _clean_image_columns(
+    actor: Actor, spec: ImportSpec, definition: FrameworkDefinition, errors: Errors
+) -> dict[str, Any]:
     image, port, health_path = validation.clean_image(spec.image, spec.port, spec.health_path, errors)
-    username, password = validation.clean_credentials(spec.registry_username, spec.registry_password, errors)
+    username, password = validation.clean_credentials(
+        actor, spec.registry_username, spec.registry_password, errors
+    )
     source_ref: dict[str, Any] = {"image": image, "port": port, "health_path": health_path}
     if spec.command:
         source_ref["command"] = validation.clean_command(spec.command, errors)
@@ -214,6 +220,7 @@ def _clean_changes(
         values["environment"] = json.dumps(environment) if environment else ""
     if changes.keys() & {"registry_username", "registry_password"}:
         values["registry_username"], values["registry_password"] = validation.clean_credentials(
+            actor,
             str(changes.get("registry_username", model.registry_username) or ""),
             str(changes.get("registry_password", model.registry_password) or ""),
             errors,

@@ -14,6 +14,8 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
+from iam.actors import Actor
+from iam.roles import Permission
 from registry.errors import ImportFailure, reason
 from registry.frameworks import FrameworkDefinition, validate_settings
 from registry.importing.paths import head_of, locate
@@ -203,9 +205,11 @@ def clean_environment(environment: Mapping[str, Any], errors: Errors) -> dict[st
     return cleaned
 
 
-def clean_credentials(username: str, password: str, errors: Errors) -> tuple[str, str]:
-    """A registry's sign-in: both or none."""
+def clean_credentials(actor: Actor, username: str, password: str, errors: Errors) -> tuple[str, str]:
+    """A registry's sign-in: both or none, and only an admin's to give (contract §7)."""
     username = username.strip()
+    if (username or password) and not actor.may(Permission.ADMINISTER):
+        add(errors, "registry_username", _("Only a project admin may store registry credentials."))
     if bool(username) != bool(password):
         field = "registry_password" if username else "registry_username"
         add(errors, field, _("Enter both the registry's user name and its password, or neither."))

@@ -211,9 +211,9 @@ def test_a_triton_repository(editor_actor: Actor, places: Path) -> None:
     assert (Path(model.weights_path) / "vision" / "1" / "model.onnx").read_bytes() == b"x"
 
 
-def test_a_custom_image_is_ready_at_once_and_its_secrets_are_ciphertext(editor_actor: Actor) -> None:
+def test_a_custom_image_is_ready_at_once_and_its_secrets_are_ciphertext(owner_actor: Actor) -> None:
     model = imported(
-        editor_actor,
+        owner_actor,
         framework="custom",
         source="image",
         image="registry.example/team/server:1.0",

@@ -152,8 +152,8 @@ def test_repositories_as_people_write_them(editor_actor: Actor, text: str, repo_
         ({"path": "../outside.gguf"}, "path"),
     ],
 )
-def test_bad_input_for_an_image(editor_actor: Actor, values: dict[str, Any], field: str) -> None:
-    assert list(errors_of(editor_actor, **{**IMAGE, **values})) == [field]
+def test_bad_input_for_an_image(owner_actor: Actor, values: dict[str, Any], field: str) -> None:
+    assert list(errors_of(owner_actor, **{**IMAGE, **values})) == [field]
 
 
 @pytest.mark.parametrize(
@@ -255,10 +255,18 @@ def test_only_a_failed_import_is_retried(editor_actor: Actor) -> None:
         services.retry_import(editor_actor, model)
 
 
-def test_what_may_be_changed_and_what_not(editor_actor: Actor) -> None:
-    model = services.import_model(editor_actor, ImportSpec(**IMAGE))
+def test_registry_credentials_are_an_admins_business(editor_actor: Actor, owner_actor: Actor) -> None:
+    values = {**IMAGE, "registry_username": "bot", "registry_password": "s3cret"}
+    assert "admin" in errors_of(editor_actor, **values)["registry_username"][0]
+    model = services.import_model(owner_actor, ImportSpec(**values))
+    with pytest.raises(ValidationError):
+        services.update_model(editor_actor, model, {"registry_password": "other"})
+
+
+def test_what_may_be_changed_and_what_not(owner_actor: Actor) -> None:
+    model = services.import_model(owner_actor, ImportSpec(**IMAGE))
     changed = services.update_model(
-        editor_actor,
+        owner_actor,
         model,
         {
             "name": "n",
@@ -278,7 +286,7 @@ def test_what_may_be_changed_and_what_not(editor_actor: Actor) -> None:
         {"name": "a b"},
     ):
         with pytest.raises(ValidationError):
-            services.update_model(editor_actor, model, change)
+            services.update_model(owner_actor, model, change)
 
 
 def endpoint_with(model: RegisteredModel, name: str) -> Endpoint:
