@@ -1,7 +1,24 @@
-"""IAM's addresses."""
+"""IAM's addresses: the OAuth2 server and the console pages."""
 
 from django.urls import include, path
 
+from iam.views import members, service_accounts
+
+app_name = "iam"
+
+_account = [
+    path("", service_accounts.detail, name="service_account"),
+    path("secrets/", service_accounts.add_secret, name="add_secret"),
+    path("secrets/<int:secret_id>/delete/", service_accounts.delete_secret, name="delete_secret"),
+    path("disable/", service_accounts.disable, name="disable_service_account"),
+    path("enable/", service_accounts.enable, name="enable_service_account"),
+    path("delete/", service_accounts.delete, name="delete_service_account"),
+]
+
 urlpatterns = [
     path("", include("iam.oauth.urls")),
+    path("iam/service-accounts/", service_accounts.index, name="service_accounts"),
+    path("iam/service-accounts/create/", service_accounts.create, name="create_service_account"),
+    path("iam/service-accounts/<str:account_id>/", include(_account)),
+    path("iam/members/", members.index, name="members"),
 ]

@@ -13,3 +13,8 @@ urlpatterns = [
     path("", include("config.operations")),
     path("api/", include("config.api_urls")),
 ]
+
+# Under /api/ every error is a problem document; elsewhere they are Django's pages.
+handler400 = "config.problems.bad_request"
+handler404 = "config.problems.not_found"
+handler500 = "config.problems.server_error"

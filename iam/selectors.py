@@ -1,0 +1,64 @@
+"""What IAM's pages show."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from dataclasses import dataclass, field
+
+from django.conf import settings
+from django.db.models import QuerySet
+
+from iam.actors import Actor
+from iam.models import Membership, ServiceAccount
+
+TOKEN_PATH = "/accounts-api/v2/auth/token"  # noqa: S105
+
+
+def service_accounts(actor: Actor) -> QuerySet[ServiceAccount]:
+    """The accounts of the actor's project with their secrets, newest first."""
+    return ServiceAccount.objects.filter(project=actor.project).prefetch_related("secrets")
+
+
+def members(actor: Actor) -> QuerySet[Membership]:
+    """The people of the actor's project."""
+    return Membership.objects.filter(project=actor.project).select_related("user").order_by("user__email")
+
+
+def masked(client_id: str) -> str:
+    """Enough of an id to tell accounts apart at a glance: `sa-1f2e…9a0b`."""
+    return f"{client_id[:7]}…{client_id[-4:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A new secret as its owner needs it, in the page that shows it once."""
+
+    client_id: str
+    client_secret: str = field(repr=False)
+
+    @property
+    def header(self) -> str:
+        """The ready-made Authorization header's value (RFC 7617)."""
+        pair = f"{self.client_id}:{self.client_secret}".encode()
+        return "Basic " + base64.b64encode(pair).decode()
+
+    @property
+    def curl(self) -> str:
+        """The token call, ready to paste (contract §2)."""
+        url = shlex.quote(settings.BERTH_PUBLIC_URL + TOKEN_PATH)
+        return (
+            f"curl --location {url} \\\n"
+            f"  --header 'Authorization: {self.header}' \\\n"
+            "  --header 'Content-Type: application/json' \\\n"
+            '  --data \'{"grant_type":"client_credentials","scope":"email"}\''
+        )
+
+    @property
+    def environment(self) -> str:
+        """The file that the page offers for download: lines for a shell or an env file."""
+        return (
+            f"BERTH_TOKEN_URL={settings.BERTH_PUBLIC_URL}{TOKEN_PATH}\n"
+            f"BERTH_CLIENT_ID={self.client_id}\n"
+            f"BERTH_CLIENT_SECRET={self.client_secret}\n"
+        )

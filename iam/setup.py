@@ -1,0 +1,55 @@
+"""What a fresh installation needs before anybody can sign in."""
+
+from __future__ import annotations
+
+import secrets
+
+import environ
+from django.db import transaction
+
+from iam.models import Membership, Project, User
+from iam.roles import Role
+
+PROJECT_NAME = "default"
+DEFAULT_EMAIL = "admin@berth.local"
+
+
+def admin_email() -> str:
+    """The first admin's address: `BERTH_ADMIN_EMAIL`, or a default."""
+    return str(environ.Env().str("BERTH_ADMIN_EMAIL", DEFAULT_EMAIL)).strip().lower()
+
+
+def ensure_first_admin() -> tuple[str, str] | None:
+    """Make the first project and its admin if nobody administers this installation yet.
+
+    Answers (email, password) only when it made the admin: the password is random and kept nowhere in plain text.
+    """
+    with transaction.atomic():
+        if User.objects.filter(is_superuser=True).exists():
+            return None
+        email, password = admin_email(), new_password()
+        user = User.objects.create_superuser(email, password)
+        project, _made = Project.objects.get_or_create(name=PROJECT_NAME)
+        Membership.objects.create(user=user, project=project, role=Role.ADMIN)
+    return email, password
+
+
+def reset_admin_password(email: str | None = None) -> tuple[str, str]:
+    """Give an admin, by default the first one, a new random password: (email, password).
+
+    Raises User.DoesNotExist if there is no such admin.
+    """
+    admins = User.objects.filter(is_superuser=True).order_by("id")
+    user = admins.get(email=email.strip().lower()) if email else admins.first()
+    if user is None:
+        raise User.DoesNotExist
+    password = new_password()
+    user.set_password(password)
+    user.is_active = True
+    user.save(update_fields=["password", "is_active"])
+    return user.email, password
+
+
+def new_password() -> str:
+    """96 random bits that a person can still type."""
+    return secrets.token_urlsafe(12)
