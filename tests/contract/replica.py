@@ -54,6 +54,15 @@ def show(path: str) -> None:
     print(Path(path).read_text())
 
 
+def write(path: str) -> None:
+    """Print the error's name, or "written"."""
+    try:
+        Path(path).write_text("bye")
+        print("written")
+    except OSError as error:
+        print(errno.errorcode.get(error.errno or 0))
+
+
 def connect(*targets: str) -> None:
     """Print, for each host:port, "open" or the error's name."""
     for target in targets:
@@ -62,7 +71,7 @@ def connect(*targets: str) -> None:
             socket.create_connection((host, int(port)), timeout=2).close()
             print(target, "open")
         except OSError as error:
-            print(target, errno.errorcode.get(error.errno or 0, type(error).__name__))
+            print(target, errno.errorcode.get(error.errno or errno.ETIMEDOUT))  # a timeout has no number
 
 
 def environment() -> None:
@@ -85,6 +94,7 @@ if __name__ == "__main__":
         "lines": lines,
         "slowly": slowly,
         "show": show,
+        "write": write,
         "connect": connect,
         "environment": environment,
         "family": family,
