@@ -1,0 +1,53 @@
+"""Chromium for tests, as an operator's machine has it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
+
+from tests.support import require
+
+FLAGS = (
+    "--no-sandbox",  # tests run as root on bare machines
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium from PATH, ended with the block."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    require("chromium", program is not None, "no chromium on PATH")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+def new_context(browser: Browser, **options: Any) -> BrowserContext:
+    """A clean profile that may use the clipboard; nothing on a page may take longer than 15 s."""
+    context = browser.new_context(
+        **{
+            "viewport": {"width": 1440, "height": 1000},
+            "permissions": ["clipboard-read", "clipboard-write"],
+            **options,
+        }
+    )
+    context.set_default_timeout(15_000)
+    return context
+
+
+def picture(page: Any, folder: Path, name: str) -> None:
+    """A picture of the whole page for whoever looks at a failure."""
+    folder.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=folder / f"{name}.png", full_page=True)
