@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django_filters import rest_framework as filters
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_serializer
 from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.decorators import action
 from rest_framework.filters import OrderingFilter, SearchFilter
@@ -20,6 +20,7 @@ from registry.frameworks import definition_of
 from registry.models import Framework, ModelStatus, ModelTask, RegisteredModel, Source
 
 
+@extend_schema_serializer(component_name="ImportReason")  # an endpoint's reason is another component
 class ReasonSerializer(serializers.Serializer[Any]):
     """Why an import failed."""
 

@@ -75,7 +75,9 @@ class ImportForm(forms.Form):
     task = forms.CharField(
         label=_("Task"),
         required=False,
-        widget=forms.Select(choices=[("", _("Find out from the files")), *ModelTask.choices]),
+        widget=forms.Select(
+            choices=[("", _("Find out from the files (an image: text generation)")), *ModelTask.choices]
+        ),
     )
     path = _text(_("File or folder"), list="models-on-disk")
     repo_id = _text(
@@ -101,7 +103,6 @@ class ImportForm(forms.Form):
     command = _text(
         _("Arguments"),
         _("For the image's entrypoint, as in a shell. Left empty: the image's own."),
-        limit=10_000,
     )
     environment = forms.CharField(
         label=_("Environment"),

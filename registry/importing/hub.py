@@ -30,7 +30,12 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils._headers import build_hf_headers
-from huggingface_hub.utils._http import get_session, hf_raise_for_status
+from huggingface_hub.utils._http import (
+    default_client_factory,
+    get_session,
+    hf_raise_for_status,
+    set_client_factory,
+)
 
 from registry.errors import ImportFailure
 from registry.frameworks import FrameworkDefinition
@@ -73,6 +78,16 @@ class Remote:
     size: int
     sha256: str
     blob_id: str
+
+
+def _client() -> httpx2.Client:
+    """The library's own client waits for ever; an import must not."""
+    client = default_client_factory()
+    client.timeout = httpx2.Timeout(TIMEOUT_S)
+    return client
+
+
+set_client_factory(_client)
 
 
 def resolve(source: HubSource) -> str:

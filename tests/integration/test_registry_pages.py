@@ -232,11 +232,6 @@ def test_nothing_typed_is_lost_except_secrets(owner_client: Client) -> None:
         ({"source": "image", "image": "a", "port": "1", "environment": "x"}, "environment", "Line 1"),
         ({"source": "image", "image": "a", "port": "1", "command": "'x"}, "command", "quotation mark"),
         ({"source": "image", "image": "a", "port": "1", "model_files": "../x"}, "model_files", "outside"),
-        (
-            {"source": "image", "image": "a", "port": "1", "registry_username": "u"},
-            "registry_username",
-            "admin",
-        ),
         ({"source": "huggingface", "repo_id": "x y"}, "repo_id", "owner/name"),
         ({"source": "huggingface", "repo_id": "a/b", "patterns": "../x"}, "patterns", "patterns such as"),
     ],

@@ -22,6 +22,7 @@ from registry.frameworks import (
 )
 from registry.frameworks.loading import SHIPPED
 from registry.models import Framework
+from registry.words import FRAMEWORK_WORDS
 
 VLLM = read_folder(SHIPPED)["vllm"]
 
@@ -149,3 +150,11 @@ def test_layers_win_in_order_and_facts_limit() -> None:
     assert (
         effective_settings(llama, {"max_context": 256}, facts={"context_length": 512})["max_context"] == 256
     )
+
+
+def test_every_sentence_of_the_shipped_files_is_marked_for_translation() -> None:
+    shown = set()
+    for definition in map(parse, read_folder(SHIPPED).values()):
+        shown.add(definition.summary)
+        shown |= {words for setting in definition.settings for words in (setting.label, setting.help)}
+    assert shown == set(FRAMEWORK_WORDS)
