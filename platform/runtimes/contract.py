@@ -99,7 +99,8 @@ class Observation:
     address      None unless running
     exit_code    None unless exited; 128 + n when signal n ended it
     oom_killed   the kernel ended it for exceeding its memory limit
-    error        the engine's own words on why it could not run, or ""
+    error        the runtime's own words on why it could not start or was lost, or ""; a replica that started and
+                 ended by itself has none
     """
 
     name: str
@@ -168,6 +169,9 @@ class Runtime(Protocol):
 
         Idempotent: a running one is returned as it is; a created one is started; an exited one is returned as
         exited (a restart is a new name). Safe when two workers call it at once. Does not wait for health.
+        What the replica itself is to blame for is no exception but an end: a program that its image does not
+        have is EXITED with `error` and exit code 127, one that may not be executed 126. After an exception
+        nothing of the replica is left, so that the same name can be tried again.
         Raises ImageMissing, InvalidSpec, NoSpace, GpuUnavailable, AddressPoolExhausted, PortTaken.
         """
 
