@@ -62,13 +62,14 @@ class Cause:
     replica: Replica | None
 
 
-def told_replica(endpoint: Endpoint, replicas: Sequence[Replica]) -> Replica | None:
-    """The replica whose way to traffic the page tells: the newest of the present generation, else the newest."""
-    if not replicas:
-        return None
-    current = [r for r in replicas if r.generation == endpoint.generation] or list(replicas)
-    live = [r for r in current if r.ended_at is None] or current
-    return max(live, key=lambda r: (r.created_at, r.slot))
+def told_replica(replicas: Sequence[Replica]) -> Replica | None:
+    """The replica whose way to traffic the page tells: the first one still on its way, else the first that runs,
+    else the one that ended last."""
+    live = sorted((r for r in replicas if r.ended_at is None), key=lambda r: (r.slot, -r.attempt))
+    under_way = [r for r in live if r.state in (ReplicaState.WAITING, ReplicaState.STARTING)]
+    if under_way or live:
+        return (under_way or live)[0]
+    return max(replicas, key=lambda r: r.ended_at or r.created_at, default=None)
 
 
 def timeline(endpoint: Endpoint, replica: Replica | None, phases: Sequence[DeployPhase]) -> Timeline:

@@ -13,6 +13,7 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from endpoints.models import Endpoint
@@ -38,9 +39,9 @@ def setting_input(framework: str, key: str) -> str:
     return f"setting.{framework}.{key}"
 
 
-def _number(**attrs: object) -> forms.CharField:
-    widget = forms.TextInput(attrs={"inputmode": "numeric", "autocomplete": "off", "class": "num", **attrs})
-    return forms.CharField(required=False, max_length=20, widget=widget)
+def _number(label: Promise) -> forms.CharField:
+    widget = forms.TextInput(attrs={"inputmode": "numeric", "autocomplete": "off", "class": "num"})
+    return forms.CharField(label=label, required=False, max_length=20, widget=widget)
 
 
 class EndpointForm(forms.Form):
@@ -55,14 +56,14 @@ class EndpointForm(forms.Form):
     region = forms.CharField(required=False, max_length=40)
     model_id = forms.CharField(required=False, max_length=60)
     instance_type = forms.CharField(required=False, max_length=80)
-    min_replicas = _number()
-    max_replicas = _number()
+    min_replicas = _number(_("Min replicas"))
+    max_replicas = _number(_("Max replicas"))
     private = forms.BooleanField(required=False)
-    cpu_percent = _number()
-    memory_percent = _number()
-    gpu_percent = _number()
-    latency_ms = _number()
-    idle_timeout_s = _number()
+    cpu_percent = _number(_("CPU (%)"))
+    memory_percent = _number(_("RAM (%)"))
+    gpu_percent = _number(_("GPU utilisation (%)"))
+    latency_ms = _number(_("Response latency (ms)"))
+    idle_timeout_s = _number(_("Idle timeout (s)"))
 
     def values(self) -> dict[str, Any]:
         """EndpointSpec's fields from valid or half-valid input; call after is_valid()."""

@@ -26,7 +26,7 @@ def served_name(endpoint: Endpoint) -> str:
 def overview(endpoint: Endpoint, can_edit: bool) -> dict[str, Any]:
     """Status, cause, timeline, replicas, facts: three queries."""
     replicas = replicas_of(endpoint)
-    told = told_replica(endpoint, replicas)
+    told = told_replica(replicas)
     return {
         "endpoint": endpoint,
         "can_edit": can_edit,

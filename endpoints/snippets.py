@@ -50,7 +50,10 @@ def _request(target: Target) -> str:
             "stream": True,
             "messages": [{"role": "user", "content": PROMPT}],
         }
-    return "'" + json.dumps(body, ensure_ascii=False).replace("'", "'\\''") + "'"
+    lines = ",\n".join(
+        f"    {_literal(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in body.items()
+    )
+    return "'{\n" + lines.replace("'", "'\\''") + "\n  }'"
 
 
 def _literal(text: str) -> str:
@@ -86,7 +89,7 @@ def _curl(target: Target) -> str:
     stream = "--no-buffer " if target.task == "llm" else ""
     return (
         token
-        + f'curl {stream}--fail-with-body "{target.url}{_path(target)}" \\\n'
+        + f'curl {stream}--fail-with-body \\\n  "{target.url}{_path(target)}" \\\n'
         + header
         + "  --header 'Content-Type: application/json' \\\n"
         + f"  --data {_request(target)}"

@@ -174,7 +174,7 @@ def _context(
         "models": models,
         "chosen_model": chosen,
         "regions": list(Region.objects.filter(enabled=True)),
-        "types": _types(form, chosen, definitions),
+        "types": _types(form, chosen, definitions, endpoint),
         "setting_groups": setting_groups(definitions, form, saved, saved_framework),
         "hours": HOURS_A_MONTH,
         "thresholds": _THRESHOLDS,
@@ -191,7 +191,10 @@ _THRESHOLDS = (
 
 
 def _types(
-    form: EndpointForm, chosen: RegisteredModel | None, definitions: dict[str, FrameworkDefinition]
+    form: EndpointForm,
+    chosen: RegisteredModel | None,
+    definitions: dict[str, FrameworkDefinition],
+    endpoint: Endpoint | None,
 ) -> list[dict[str, Any]]:
     """The instance types by family, each with the reason why it can't hold the chosen model."""
     needs = None
@@ -199,11 +202,17 @@ def _types(
         definition = definitions[chosen.framework_id]
         needs = ModelNeeds(definition.name, definition.device_kinds, chosen.size_bytes)
     wanted = str(form["instance_type"].value() or "")
+    own = endpoint.revision.instance_type_id if endpoint and endpoint.revision else None
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in InstanceType.objects.filter(enabled=True):
         offer = Offer(row.gpu_count, row.vram_gib, row.memory_gib)
         reason = misfit(needs, offer) if needs else ""
         groups.setdefault(row.family, []).append(
-            {"row": row, "reason": reason, "chosen": row.name == wanted and not reason}
+            {
+                "row": row,
+                "reason": reason,
+                "chosen": row.name == wanted and (not reason or row.name == own),
+                "off": bool(reason) and row.name != own,
+            }
         )
     return [{"family": family, "rows": rows} for family, rows in groups.items()]

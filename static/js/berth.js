@@ -198,6 +198,12 @@
     if (event.target.matches("[data-submit-on-change]")) event.target.form.requestSubmit();
   });
 
+  /* Popper leaves an empty style attribute behind; a copy of it (htmx's history) would offend the strict CSP. */
+  document.addEventListener("hidden.bs.dropdown", function (event) {
+    var menu = event.target.parentNode.querySelector(".dropdown-menu");
+    window.setTimeout(function () { if (menu && menu.hasAttribute("style") && !menu.classList.contains("show")) menu.removeAttribute("style"); }, 0);
+  });
+
   /* ---- times: <time data-relative datetime=…> and <span data-elapsed-since=…> ---- */
   var lang = document.documentElement.lang || "en";
   var relative = new Intl.RelativeTimeFormat(lang, { numeric: "auto" });

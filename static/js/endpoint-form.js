@@ -58,7 +58,7 @@
     put("vram", data && data.gpus !== "0" ? data.vram + " GiB" : "–");
     var min = count("min_replicas");
     var max = count("max_replicas");
-    put("replicas", (min === null ? "–" : min) + " – " + (max === null ? "–" : max));
+    put("replicas", (min === null ? "?" : min) + " – " + (max === null ? "?" : max));
     var some = ["cpu_percent", "memory_percent", "gpu_percent", "latency_ms", "idle_timeout_s"].some(value);
     put("scaling", some ? say("later") : say("fixed"));
     put("private", form.elements.private.checked ? say("yes") : say("no"));
@@ -77,16 +77,25 @@
     });
   }
 
+  function showType() {
+    var box = form.querySelector(".types");
+    if (!box) return;
+    var radio = box.querySelector("input:checked") || box.querySelector("input:not([disabled])");
+    if (radio) box.scrollTop = Math.max(0, radio.closest(".type").offsetTop - box.offsetTop - 64);
+  }
+
   form.addEventListener("input", update);
   form.addEventListener("change", update);
   document.addEventListener("htmx:afterSettle", function (event) {
     prices();
     update();
+    if (event.target.id === "instance-types") showType();
     // A refreshed list of models may have lost the chosen one: the types follow.
     if (event.target.id === "id_model_id") htmx.trigger("#id_model_id", "change");
   });
   prices();
   update();
+  showType();
   var first = form.querySelector(".field-error");
   if (first) {
     var field = first.closest(".field");
