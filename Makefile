@@ -2,7 +2,10 @@
 #   make demo ARGS=--once     arguments are passed through
 #   make PYTHON=python3.12 …  another interpreter (3.11 or newer) than the first one found
 
-PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 python3,$(shell command -v $(name) 2>/dev/null)) python3)
+# Tried, not only found: pyenv's shims exist for versions that are not active. The embedded Redis supports up to 3.12.
+PYTHON ?= $(shell for name in .venv/bin/python python3.12 python3.11 python3; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$name && exit; \
+	done; echo python3)
 BIN := .venv/bin
 SETUP := $(PYTHON) -I platform/launcher/venv.py
 ARGS ?=

@@ -5,7 +5,7 @@ import warnings
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_ready
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings.dev")
 
@@ -20,3 +20,10 @@ app.autodiscover_tasks()
 @setup_logging.connect
 def _leave_logging_alone(**_: Any) -> None:
     """Django's LOGGING stands; Celery would set levels and handlers of its own."""
+
+
+@worker_ready.connect
+def _look_at_everything(**_: Any) -> None:
+    """At its start a worker does not wait for the clock: what ended while none was there is found at once."""
+    for entry in app.conf.beat_schedule.values():
+        app.send_task(entry["task"], **entry["options"])

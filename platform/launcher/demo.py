@@ -20,7 +20,13 @@ from django.core.exceptions import ValidationError
 
 from endpoints.errors import describe
 from endpoints.models import DeployPhase, Endpoint, Status
-from endpoints.services import EndpointSpec, create_endpoint, delete_endpoint
+from endpoints.services import (
+    EndpointSpec,
+    create_endpoint,
+    delete_endpoint,
+    resume_endpoint,
+    retry_endpoint,
+)
 from iam.actors import Actor, actor_for_user
 from iam.models import Membership, ServiceAccount
 from iam.roles import Role
@@ -65,6 +71,7 @@ class Demo:
     began: float
     probes: tuple[tuple[str, str], ...]
     made: Made = field(default_factory=Made)
+    shown: set[int] = field(default_factory=set)
 
     def run(self) -> None:
         """All steps to the answer. Raises StepFailed."""
@@ -139,36 +146,34 @@ class Demo:
 
     def deploy(self) -> str:
         """The endpoint, ACTIVE; its phases as they pass."""
-        assert self.made.model is not None
-        actor = first_admin()
-        endpoint = Endpoint.objects.filter(
-            project=actor.project, name=ENDPOINT_NAME, deleting_at=None
-        ).first() or create_endpoint(
-            actor=actor,
-            spec=EndpointSpec(
-                name=ENDPOINT_NAME,
-                region="HCM",
-                model_id=str(self.made.model.pk),
-                instance_type="local-cpu",
-            ),
-        )
-        self.made.endpoint = endpoint
-        shown: set[int] = set()
+        self.made.endpoint = endpoint = self._endpoint()
         for _ in _looks(DEPLOY_PATIENCE_S, "it did not become ACTIVE"):
             endpoint.refresh_from_db()
-            self._show_phases(endpoint, shown)
+            self._show_phases(endpoint)
             if endpoint.status == Status.ACTIVE:
                 return f"ACTIVE  {endpoint.url}"
             if endpoint.status == Status.FAILED:
                 raise StepFailed(_why(endpoint))
         raise AssertionError("unreachable")
 
-    def _show_phases(self, endpoint: Endpoint, shown: set[int]) -> None:
-        for phase in DeployPhase.objects.filter(
-            replica__endpoint=endpoint, replica__ended_at=None, finished_at__isnull=False
-        ):
-            if phase.pk not in shown:
-                shown.add(phase.pk)
+    def _endpoint(self) -> Endpoint:
+        """The one of a demo before, or a new one."""
+        assert self.made.model is not None
+        actor = first_admin()
+        found = Endpoint.objects.filter(project=actor.project, name=ENDPOINT_NAME, deleting_at=None).first()
+        if found is None:
+            spec = EndpointSpec(ENDPOINT_NAME, "HCM", str(self.made.model.pk), "local-cpu")
+            return create_endpoint(actor=actor, spec=spec)
+        if found.status == Status.FAILED:
+            return retry_endpoint(actor=actor, endpoint=found)
+        return resume_endpoint(actor=actor, endpoint=found) if found.paused_at else found
+
+    def _show_phases(self, endpoint: Endpoint) -> None:
+        """Phases that have ended since the last look."""
+        ended = DeployPhase.objects.filter(replica__endpoint=endpoint, finished_at__isnull=False)
+        for phase in ended.filter(replica__ended_at=None).order_by("started_at", "pk"):
+            if phase.pk not in self.shown:
+                self.shown.add(phase.pk)
                 assert phase.finished_at is not None
                 took = (phase.finished_at - phase.started_at).total_seconds()
                 size = f"  {phase.bytes_done / 1e6:.0f} MB" if phase.bytes_done else ""
@@ -206,16 +211,22 @@ class Demo:
 
     def call(self) -> str:
         """Three sentences through the gateway with the OpenAI SDK, and whether the figures are right."""
-        from openai import OpenAI, OpenAIError  # takes most of a second to import, and only here
+        # Most of a second to import, and only here.
+        from openai import APIStatusError, OpenAI, OpenAIError
 
         assert self.made.endpoint is not None
-        client = OpenAI(base_url=f"{self.made.endpoint.url}/v1", api_key=self.made.token, max_retries=1)
-        try:
-            answer = client.embeddings.create(
-                model=weights.NAME, input=list(SENTENCES), encoding_format="float"
-            )
-        except OpenAIError as error:
-            raise StepFailed(f"the gateway answered: {error}") from error
+        client = OpenAI(base_url=f"{self.made.endpoint.url}/v1", api_key=self.made.token, max_retries=0)
+        for _ in _looks(60.0, "no replica answered"):
+            try:
+                answer = client.embeddings.create(
+                    model=weights.NAME, input=list(SENTENCES), encoding_format="float"
+                )
+                break
+            except OpenAIError as error:
+                # An endpoint of an earlier start counts as ACTIVE until the platform has looked at it again.
+                if not isinstance(error, APIStatusError) or error.status_code != 503:
+                    raise StepFailed(f"the gateway answered: {error}") from error
+                self._show_phases(self.made.endpoint)
         vectors = [item.embedding for item in answer.data]
         self.made.similarities = tuple(cosine(vectors[0], other) for other in vectors[1:])
         for found, expected in zip(self.made.similarities, EXPECTED, strict=True):
@@ -227,18 +238,22 @@ class Demo:
 
     # --- afterwards ---------------------------------------------------------------------------------------
 
-    def clean_up(self) -> None:
-        """Remove what this run made. Raises StepFailed if the endpoint does not go away."""
-        actor = first_admin()
+    def clean_up(self) -> str:
+        """Remove what this run made and say what it was. Raises StepFailed if the endpoint does not go away."""
+        removed = []
         if self.made.account is not None:
-            delete_service_account(actor, self.made.account)
+            delete_service_account(first_admin(), self.made.account)
+            removed.append("account")
         if self.made.endpoint is not None:
-            delete_endpoint(actor=actor, endpoint=self.made.endpoint)
+            delete_endpoint(actor=first_admin(), endpoint=self.made.endpoint)
             for _ in _looks(60.0, "the endpoint was not removed"):
                 if not Endpoint.objects.filter(pk=self.made.endpoint.pk).exists():
                     break
+            removed.append("endpoint")
         if self.made.model is not None:
-            delete_model(actor, self.made.model)
+            delete_model(first_admin(), self.made.model)
+            removed.append("model")
+        return f"{', '.join(removed)} removed" if removed else "nothing had been made"
 
 
 def first_admin() -> Actor:

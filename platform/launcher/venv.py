@@ -33,9 +33,11 @@ def check_interpreter() -> None:
 
 
 def works(python: Path) -> bool:
-    """Whether the environment's interpreter still starts (a system upgrade may have removed the one below it)."""
+    """Whether the environment's interpreter still starts (a system upgrade may have removed the one below it) and is
+    of the version that was asked for."""
+    ask = f"import pip, sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]!r})"
     try:
-        return subprocess.call([str(python), "-c", "import pip"], stderr=subprocess.DEVNULL) == 0
+        return subprocess.call([str(python), "-c", ask], stderr=subprocess.DEVNULL) == 0
     except OSError:
         return False
 

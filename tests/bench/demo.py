@@ -43,5 +43,5 @@ def _seconds_to_the_answer(clone: Path, where: Place) -> float:
         running.line(r"^ +0\.\d+ +\"", timeout_s=300)
         took = time.monotonic() - began
         assert running.process.wait(60) == 0, running.text
-        assert re.search("removed", running.text), running.text
+        assert re.search("account, endpoint, model removed", running.text), running.text
     return took

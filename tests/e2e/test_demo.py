@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import docker
@@ -40,7 +41,7 @@ def on_docker(tmp_path: Path) -> Iterator[Place]:
     require("docker engine", engine_answers(), "docker ping failed")
     where = place(tmp_path, "docker")
     yield where
-    with docker.from_env() as engine:
+    with closing(docker.from_env()) as engine:
         for container in containers(where):
             container.remove(force=True)
         for network in engine.networks.list(filters={"label": f"berth.owner={owner(where)}"}):
@@ -49,7 +50,7 @@ def on_docker(tmp_path: Path) -> Iterator[Place]:
 
 def engine_answers() -> bool:
     try:
-        with docker.from_env() as engine:
+        with closing(docker.from_env()) as engine:
             return bool(engine.ping())
     except docker.errors.DockerException:
         return False
@@ -60,7 +61,7 @@ def owner(where: Place) -> str:
 
 
 def containers(where: Place) -> list[docker.models.containers.Container]:
-    with docker.from_env() as engine:
+    with closing(docker.from_env()) as engine:
         return engine.containers.list(all=True, filters={"label": f"berth.owner={owner(where)}"})
 
 
@@ -92,7 +93,7 @@ def test_once_on_the_process_runtime_calls_the_model_and_leaves_nothing(
     with demo(on_process, models, once=True) as running:
         assert running.process.wait(300) == 0, running.text
         assert similarities(running.text) == pytest.approx(SIMILAR, abs=0.002)
-        assert "endpoint, model and account removed" in running.text
+        assert "account, endpoint, model removed" in running.text
         assert "Traceback" not in running.text
         assert processes_of(on_process.home) == []
         assert not any((on_process.home / "weights").iterdir())

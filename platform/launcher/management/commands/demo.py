@@ -67,8 +67,7 @@ class Command(BaseCommand):
             )
             return status
         try:
-            demo.clean_up()
-            terminal.step("clean-up", "endpoint, model and account removed")
+            terminal.step("clean-up", demo.clean_up())
         except StepFailed as failure:
             terminal.line(terminal.paint(f"  failed at clean-up: {failure}", "31"))
             status = 1
