@@ -38,6 +38,8 @@ def actor_for_user(user: User, project_id: str | None = None) -> Actor | None:
     """
     if not user.is_authenticated or not user.is_active:
         return None
+    if project_id and "\x00" in project_id:  # PostgreSQL refuses to look for it
+        return None
     memberships = Membership.objects.select_related("project").filter(user=user).order_by("created_at", "id")
     if project_id:
         memberships = memberships.filter(project_id=project_id)

@@ -19,6 +19,6 @@ urlpatterns = [
     path("", include("iam.oauth.urls")),
     path("iam/service-accounts/", service_accounts.index, name="service_accounts"),
     path("iam/service-accounts/create/", service_accounts.create, name="create_service_account"),
-    path("iam/service-accounts/<str:account_id>/", include(_account)),
+    path("iam/service-accounts/<slug:account_id>/", include(_account)),
     path("iam/members/", members.index, name="members"),
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import re
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from urllib.parse import unquote_plus
 
 from allauth.idp.oidc.internal.oauthlib.request_validator import OAuthLibRequestValidator
 from allauth.idp.oidc.models import Client
+from django.db import DatabaseError
 from django.db.models import Q
 from django.utils import timezone
 from oauthlib.common import Request
@@ -25,6 +27,8 @@ from oauthlib.oauth2.rfc6749.errors import InvalidClientError, InvalidRequestErr
 from iam.models import MAX_SECRETS, ServiceAccount, ServiceAccountSecret
 from iam.oauth.adapter import SCOPES
 from iam.oauth.hashers import SecretHasher, nobodys_digest
+
+logger = logging.getLogger(__name__)
 
 # "Last used" is told to the minute; writing it for every token would make every token wait for the write lock.
 USED_RESOLUTION = timedelta(minutes=1)
@@ -85,10 +89,14 @@ class Validator(OAuthLibRequestValidator):  # type: ignore[misc]
 def _note_use(account: ServiceAccount, secret_id: int, secret_used: datetime | None, now: datetime) -> None:
     # Compared here first: in SQLite even an UPDATE that finds no row waits for the write lock.
     limit = now - USED_RESOLUTION
-    if account.last_used_at is None or account.last_used_at <= limit:
-        ServiceAccount.objects.filter(id=account.id).update(last_used_at=now)
-    if secret_used is None or secret_used <= limit:
-        ServiceAccountSecret.objects.filter(id=secret_id).update(last_used_at=now)
+    try:
+        if account.last_used_at is None or account.last_used_at <= limit:
+            ServiceAccount.objects.filter(id=account.id).update(last_used_at=now)
+        if secret_used is None or secret_used <= limit:
+            ServiceAccountSecret.objects.filter(id=secret_id).update(last_used_at=now)
+    except DatabaseError:
+        # A busy or read-only database is no reason to refuse a token.
+        logger.warning("The use of service account %s was not noted.", account.id, exc_info=True)
 
 
 def credentials(request: Request) -> tuple[str, str]:

@@ -24,6 +24,8 @@ class ProjectViewSet(viewsets.GenericViewSet[M], Generic[M]):
     permissions: ClassVar[dict[str, Permission]] = {}
     default_permission: ClassVar[Permission | None] = None
     project_field = "project"
+    # What ids are made of. Anything else is 404 here and never reaches the database, which may refuse it loudly.
+    lookup_value_regex = "[A-Za-z0-9_-]+"
 
     @property
     def actor(self) -> Actor:

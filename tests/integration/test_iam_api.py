@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+from django.core.management import call_command
 from django.test import Client
 
 from iam import services
@@ -282,7 +284,9 @@ class TestEveryErrorIsAProblem:
         is_problem(owner_client.get("/api/nothing"), 404)
 
     def test_unknown_id(self, owner_client: Client) -> None:
-        is_problem(owner_client.get(f"{ACCOUNTS}sa-none/"), 404)
+        for unknown in ("sa-none", "%00", "sa-1.json", "..%2f", "é"):
+            is_problem(owner_client.get(f"{ACCOUNTS}{unknown}/"), 404)
+        is_problem(owner_client.get(f"{ACCOUNTS}?project=%00"), 404)
 
     def test_method(self, owner_client: Client) -> None:
         response = owner_client.delete(ACCOUNTS)
@@ -342,6 +346,9 @@ class TestSchema:
             "/api/v1/members/": {"get"},
         }.items():
             assert methods == set(paths[path]) - {"parameters"}, path
+
+    def test_it_is_valid_and_without_doubts(self, tmp_path: Path) -> None:
+        call_command("spectacular", "--validate", "--fail-on-warn", "--file", str(tmp_path / "schema.yml"))
 
     def test_docs_page(self, client: Client) -> None:
         response = client.get("/api/docs/")

@@ -104,6 +104,11 @@ class TestWhoMayWhat:
         assert ServiceAccount.objects.exists()
 
 
+@pytest.mark.parametrize("unknown", ["sa-none", "%00", "é"])
+def test_unknown_ids_are_404(owner_client: Client, unknown: str) -> None:
+    assert owner_client.get(f"{LIST}{unknown}/").status_code == 404
+
+
 class TestOnce:
     def create(self, client: Client, **changes: Any) -> Any:
         return client.post(CREATE, FORM | changes)

@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 import pytest
 from django.core.cache import cache
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -177,6 +177,18 @@ class TestGranted:
         assert account.last_used_at is not None
         assert account.last_used_at > used
         assert account.secrets.get().last_used_at == account.last_used_at
+
+    def test_a_database_that_takes_no_writes_still_gives_tokens(
+        self, credentials: tuple[str, str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def read_only(execute: Any, sql: str, *rest: Any) -> Any:
+            if sql.startswith("UPDATE"):
+                raise OperationalError("attempt to write a readonly database")
+            return execute(sql, *rest)
+
+        with connection.execute_wrapper(read_only):
+            assert call(GRANT, basic(*credentials)).status_code == 200
+        assert "was not noted" in caplog.text
 
     def test_neither_secret_nor_token_is_logged(
         self, credentials: tuple[str, str], caplog: pytest.LogCaptureFixture

@@ -254,6 +254,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "ENUM_NAME_OVERRIDES": {"RoleEnum": "iam.roles.Role"},
 }
 
 LOGGING = {
@@ -265,6 +266,7 @@ LOGGING = {
     "loggers": {
         "celery": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},
+        "httpx2": {"level": "WARNING"},  # it logs every address, signed download links included
         "docker": {"level": "WARNING"},
         "urllib3": {"level": "WARNING"},
     },
