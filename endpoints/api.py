@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
 from django_filters import rest_framework as filters
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.decorators import action
+from rest_framework.exceptions import NotFound
 from rest_framework.filters import OrderingFilter, SearchFilter
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -18,6 +20,7 @@ from config.api import ProjectViewSet
 from config.pagination import CursorPagination
 from endpoints import events, services
 from endpoints.errors import describe
+from endpoints.live import LOG_TAIL_LINES, kept_lines
 from endpoints.models import Endpoint, Event, InstanceType, Region, Replica, Revision, Status
 
 _THRESHOLDS = ("cpu_percent", "memory_percent", "gpu_percent", "latency_ms", "idle_timeout_s")
@@ -179,6 +182,21 @@ class RevisionSerializer(serializers.ModelSerializer[Revision]):
         fields = ["number", "model", "instance_type", "settings", "author", "created_at"]
 
 
+class LogsQuery(serializers.Serializer[Any]):
+    """Which lines are asked for."""
+
+    replica = serializers.UUIDField(required=False)
+    tail = serializers.IntegerField(min_value=1, max_value=LOG_TAIL_LINES, default=200)
+
+
+class LogsSerializer(serializers.Serializer[Any]):
+    """Lines of one replica, oldest first."""
+
+    replica = serializers.CharField()
+    name = serializers.CharField()
+    lines = serializers.ListField(child=serializers.CharField())
+
+
 class EndpointFilter(filters.FilterSet):  # type: ignore[misc]
     """`?status=ACTIVE&region=HCM`."""
 
@@ -267,6 +285,28 @@ class EndpointViewSet(ProjectViewSet[Endpoint]):
     def revisions(self, request: Request, pk: str) -> Response:
         """Its configurations, newest first."""
         return self._page(RevisionSerializer, self.get_object().revisions.select_related("created_by"))
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("replica", str, description="A replica's id; the newest one if left out."),
+            OpenApiParameter(
+                "tail", int, description="How many of the last lines, 1 to 500; 200 if left out."
+            ),
+        ],
+        responses=LogsSerializer,
+    )
+    @action(detail=True, methods=["get"], filter_backends=[], pagination_class=None)
+    def logs(self, request: Request, pk: str) -> Response:
+        """The last lines that a replica printed; those of a failed one are kept."""
+        query = LogsQuery(data=request.query_params)
+        query.is_valid(raise_exception=True)
+        replicas = self.get_object().replicas.order_by("-created_at")
+        wanted = query.validated_data.get("replica")
+        replica = replicas.filter(pk=wanted).first() if wanted else replicas.first()
+        if replica is None:
+            raise NotFound(_("No replica has been started yet."))
+        lines = kept_lines(replica)[-query.validated_data["tail"] :]
+        return Response({"replica": str(replica.pk), "name": replica.name, "lines": lines})
 
     def _page(
         self, serializer: type[serializers.ModelSerializer[Any]], rows: Any, order: str = "-created_at"

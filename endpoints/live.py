@@ -22,7 +22,7 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 from django.db import transaction
 
-from endpoints.models import Endpoint
+from endpoints.models import Endpoint, Replica
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,19 @@ def forget_log(replica_name: str) -> None:
         _redis().delete(log_key(replica_name))
     except redis.RedisError as error:
         logger.warning("the log tail of %s was not removed: %s", replica_name, error)
+
+
+def kept_lines(replica: Replica) -> list[str]:
+    """A replica's last lines, oldest first: the watcher's tail, or for a failed one what was kept as evidence."""
+    evidence = str(replica.evidence.get("logs") or "")
+    if evidence:
+        return evidence.splitlines()
+    try:
+        raw: list[Any] = _redis().lrange(log_key(replica.name), 0, -1)
+    except redis.RedisError as error:
+        logger.warning("the log tail of %s could not be read: %s", replica.name, error)
+        return []
+    return [line.decode("utf-8", "replace") for line in raw]
 
 
 async def log_tail(replica_name: str) -> list[str]:

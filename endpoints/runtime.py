@@ -7,8 +7,8 @@ from functools import lru_cache
 from django.conf import settings
 
 from config.keyfiles import read_or_create
-from runtimes import select
 from runtimes.contract import Runtime
+from runtimes.select import choose
 
 
 def owner() -> str:
@@ -19,4 +19,4 @@ def owner() -> str:
 @lru_cache(maxsize=1)
 def current_runtime() -> Runtime:
     """The driver that BERTH_RUNTIME names, made once a process."""
-    return select.choose(settings.BERTH_RUNTIME, home=settings.BERTH_HOME, owner=owner()).runtime
+    return choose(settings.BERTH_RUNTIME, home=settings.BERTH_HOME, owner=owner()).runtime

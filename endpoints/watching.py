@@ -8,7 +8,7 @@ import time
 
 from django.db import close_old_connections, connection
 
-from endpoints.live import publish_log
+from endpoints.live import forget_log, publish_log
 from endpoints.models import Replica, ReplicaState
 from endpoints.queue import reconcile_in
 from runtimes.contract import LABEL_ENDPOINT, Runtime
@@ -56,6 +56,7 @@ def _find_replicas(runtime: Runtime) -> None:
 
 
 def _follow(runtime: Runtime, name: str) -> None:
+    forget_log(name)  # the tail below has what an earlier follower kept
     batch: list[str] = []
     sent = time.monotonic()
     try:

@@ -196,3 +196,21 @@ def test_an_endpoint_being_deleted_takes_no_changes(editor_client: Client, edito
     services.delete_endpoint(actor=editor_actor, endpoint=endpoint)
     answer = editor_client.patch(f"{URL}{endpoint.id}/", {"name": "x"}, content_type="application/json")
     assert answer.status_code == 400
+
+
+def test_logs_of_a_failed_replica_are_kept(editor_client: Client, editor_actor: Actor) -> None:
+    endpoint = new_endpoint(editor_actor)
+    url = f"{URL}{endpoint.id}/logs/"
+    assert editor_client.get(url).status_code == 404
+    replica = endpoint.replicas.create(
+        revision=endpoint.revision, slot=1, name="r1", state="failed", evidence={"logs": "one\ntwo\nthree"}
+    )
+    assert editor_client.get(f"{url}?tail=2").json() == {
+        "replica": str(replica.id),
+        "name": "r1",
+        "lines": ["two", "three"],
+    }
+    assert editor_client.get(f"{url}?replica={replica.id}").json()["lines"] == ["one", "two", "three"]
+    assert editor_client.get(f"{url}?replica={endpoint.id[3:]}").status_code == 404
+    assert "tail" in editor_client.get(f"{url}?tail=0").json()["errors"]
+    assert "replica" in editor_client.get(f"{url}?replica=../etc").json()["errors"]

@@ -9,7 +9,7 @@ if "BERTH_HOME" not in os.environ:
     os.environ["BERTH_HOME"] = tempfile.mkdtemp(prefix="berth-test-")
     # Children inherit the home; only the process that made it removes it.
     _maker, _home = os.getpid(), os.environ["BERTH_HOME"]
-    atexit.register(lambda: os.getpid() == _maker and shutil.rmtree(_home, ignore_errors=True))
+    atexit.register(lambda: shutil.rmtree(_home, ignore_errors=True) if os.getpid() == _maker else None)
 
 from config.settings.base import *
 
