@@ -14,11 +14,12 @@ import redis
 
 from endpoints import services
 from endpoints.errors import describe
-from endpoints.models import Endpoint, Replica
+from endpoints.models import Endpoint, InstanceType, Replica
 from endpoints.reconciler import apply, observe
 from iam.actors import Actor
 from registry.images import resolve
 from registry.models import RegisteredModel, Source
+from runtimes.contract import ContainerSpec
 from runtimes.docker import DockerRuntime
 from runtimes.errors import RuntimeFailure
 from runtimes.images import ensure_llama_cpp
@@ -194,15 +195,39 @@ def test_an_image_that_does_not_exist(drive: Driver, editor_actor: Actor) -> Non
 def test_a_program_that_the_image_lacks(
     drive: Driver, editor_actor: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = apply.container_spec
-
-    def without_program(replica: Replica, endpoint: Endpoint) -> Any:
-        return replace(real(replica, endpoint), entrypoint=("/no/such/program",))
-
-    monkeypatch.setattr(apply, "container_spec", without_program)
+    _run_instead(monkeypatch, "/no/such/program")
     code, replica, _endpoint = failure_of(drive, new_endpoint(editor_actor, custom(editor_actor)))
     assert code == "command_not_found"
     assert "/no/such/program" in str(replica.evidence)
+
+
+def test_a_container_that_needs_more_memory_than_it_has(
+    drive: Driver, editor_actor: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    InstanceType.objects.filter(name="local-cpu").update(memory_gib=0.0625)
+    _run_instead(
+        monkeypatch, "/opt/python/bin/python3", "-c", "print('growing', flush=True); x = b'x' * 10**9"
+    )
+    code, replica, endpoint = failure_of(drive, new_endpoint(editor_actor, custom(editor_actor)))
+    assert code == "out_of_memory"
+    assert "growing" in replica.evidence["logs"]
+    assert "0.0625 GiB" in describe(endpoint.reason_code, endpoint.reason_params).message
+
+
+def test_an_engine_that_does_not_answer_is_named_and_takes_nothing_away(
+    drive: Driver, runtime: DockerRuntime, editor_actor: Actor, tiny: RegisteredModel, tmp_path: Path
+) -> None:
+    serving = drive.to(new_endpoint(editor_actor, tiny), "ACTIVE")
+    away = Driver(DockerRuntime("nobody", base_url=f"unix://{tmp_path}/gone.sock"))
+    fresh = new_endpoint(editor_actor, tiny, name="fresh")
+    fresh = away.until(fresh, lambda item: item.reason_code == "engine_unreachable")
+    assert fresh.status == "PENDING"
+    away.step(serving)
+    serving.refresh_from_db()
+    assert serving.status == "ACTIVE"
+    assert serving.replicas.get().state == "ready"
+    drive.to(fresh, "ACTIVE")
+    assert len(runtime.list()) == 2
 
 
 def test_an_instance_type_larger_than_the_machine_waits_with_the_arithmetic(
@@ -244,6 +269,16 @@ def test_a_changed_model_rolls_out_and_the_old_replica_goes_last(
     replica = endpoint.replicas.get(state="ready")
     assert replica.revision.number == 2
     assert len(runtime.list()) == 1
+
+
+def _run_instead(monkeypatch: pytest.MonkeyPatch, *command: str) -> None:
+    """Containers run `command` in place of their image's own."""
+    real = apply.container_spec
+
+    def changed(replica: Replica, endpoint: Endpoint) -> ContainerSpec:
+        return replace(real(replica, endpoint), entrypoint=command, command=None)
+
+    monkeypatch.setattr(apply, "container_spec", changed)
 
 
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
