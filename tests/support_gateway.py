@@ -353,7 +353,9 @@ class Gateway:
         command += ["--listen", f"127.0.0.1:{self.port}", "--concurrency", "2", *self.arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "platform")}
         with self.log.open("a") as output:
-            self.agent = subprocess.Popen(command, stdout=output, stderr=output, text=True, env=environment)
+            self.agent = subprocess.Popen(
+                command, stdout=output, stderr=output, text=True, env=environment, start_new_session=True
+            )
         return self
 
     def ready(self) -> Gateway:

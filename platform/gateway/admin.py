@@ -11,17 +11,17 @@ import socket
 from typing import Any
 from urllib.parse import quote
 
-from gateway import bootstrap, snapshot
+from gateway import bootstrap, names
 
 _HCM = f"http.{bootstrap.STAT_PREFIX}"
 _ECDS = "extension_config_discovery.http_filter"
 # File → the prefix of the statistics that Envoy keeps about following it.
 SUBSCRIPTIONS = {
-    snapshot.CLUSTERS: "cluster_manager.cds",
-    snapshot.ROUTES: f"{_HCM}.rds.{snapshot.ROUTE_CONFIG}",
-    snapshot.TOKENS: f"{_ECDS}.{snapshot.TOKEN_FILTER}",
-    snapshot.BODY_LIMIT: f"{_ECDS}.{snapshot.BODY_LIMIT_FILTER}",
-    snapshot.CORS: f"{_ECDS}.{snapshot.CORS_FILTER}",
+    names.CLUSTERS: "cluster_manager.cds",
+    names.ROUTES: f"{_HCM}.rds.{names.ROUTE_CONFIG}",
+    names.TOKENS: f"{_ECDS}.{names.TOKEN_FILTER}",
+    names.BODY_LIMIT: f"{_ECDS}.{names.BODY_LIMIT_FILTER}",
+    names.CORS: f"{_ECDS}.{names.CORS_FILTER}",
 }
 
 

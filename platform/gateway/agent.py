@@ -159,6 +159,8 @@ class Agent:
             return EXIT_PORT_TAKEN
         self.poller.start()
         while self.stopping is None:
+            if not self.poller.is_alive():  # a defect: end, so that a new agent adopts Envoy and asks again
+                raise RuntimeError("the polling thread has ended")
             self._step()
         return self._end()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway import files, snapshot
+from gateway import files, names
 from gateway.admin import Admin, AdminError
 
 Json = dict[str, Any]
@@ -32,16 +32,16 @@ class Refusal:
 def steps(old: Resources | None, new: Resources) -> list[tuple[str, Json]]:
     """The files to write, in order, with the content of each. Nothing for what is already there."""
     if old is None:
-        return [(name, new[name]) for name in snapshot.FILES]
+        return [(name, new[name]) for name in names.FILES]
     plan: list[tuple[str, Json]] = []
-    union = _with_leaving(old[snapshot.CLUSTERS], new[snapshot.CLUSTERS])
-    if union["version_info"] != old[snapshot.CLUSTERS]["version_info"]:
-        plan.append((snapshot.CLUSTERS, union))
-    for name in snapshot.FILES[1:]:
+    union = _with_leaving(old[names.CLUSTERS], new[names.CLUSTERS])
+    if union["version_info"] != old[names.CLUSTERS]["version_info"]:
+        plan.append((names.CLUSTERS, union))
+    for name in names.FILES[1:]:
         if new[name]["version_info"] != old[name]["version_info"]:
             plan.append((name, new[name]))
-    if union["version_info"] != new[snapshot.CLUSTERS]["version_info"]:
-        plan.append((snapshot.CLUSTERS, new[snapshot.CLUSTERS]))
+    if union["version_info"] != new[names.CLUSTERS]["version_info"]:
+        plan.append((names.CLUSTERS, new[names.CLUSTERS]))
     return plan
 
 
@@ -74,7 +74,7 @@ class Applier:
 
     def store(self, new: Resources) -> None:
         """Write the files for an Envoy that does not run yet. Raises OSError."""
-        for name in snapshot.FILES:
+        for name in names.FILES:
             files.write_json(self._directory / name, new[name])
 
     def apply(self, old: Resources, new: Resources) -> Refusal | None:
@@ -107,7 +107,7 @@ class Applier:
 
     def _restore(self, old: Resources, new: Resources) -> None:
         """Routes before clusters: none may lead to a cluster that goes. Envoy has had all of this before."""
-        for name in reversed(snapshot.FILES):
+        for name in reversed(names.FILES):
             files.write_json(self._directory / name, old[name])
             deadline = time.monotonic() + _PATIENCE_S
             while (
@@ -122,4 +122,4 @@ def serves(admin: Admin, resources: Resources) -> bool:
         versions = admin.versions()
     except AdminError:
         return False
-    return all(versions.get(name) == resources[name]["version_info"] for name in snapshot.FILES)
+    return all(versions.get(name) == resources[name]["version_info"] for name in names.FILES)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import answers, snapshot
+from gateway import answers, names
 from gateway.answers import Answer
 
 Json = dict[str, Any]
@@ -52,7 +52,7 @@ def build(options: BootstrapOptions) -> Json:
         # A socket file of mode 0600 in the gateway's home: nothing on the network reaches the admin interface.
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": 0o600}}},
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
-        "dynamic_resources": {"cds_config": _file_source(snapshot.CLUSTERS)},
+        "dynamic_resources": {"cds_config": _file_source(names.CLUSTERS)},
         "static_resources": {"listeners": [_listener(options)]},
         "overload_manager": {
             "resource_monitors": [
@@ -144,7 +144,7 @@ def _connection_manager() -> Json:
         "request_headers_timeout": "15s",
         "upgrade_configs": [{"upgrade_type": "websocket", "filters": _filters(body_limit=False)}],
         "http_filters": _filters(body_limit=True),
-        "rds": {"route_config_name": snapshot.ROUTE_CONFIG, "config_source": _file_source(snapshot.ROUTES)},
+        "rds": {"route_config_name": names.ROUTE_CONFIG, "config_source": _file_source(names.ROUTES)},
         "local_reply_config": {"mappers": _local_replies()},
         "access_log": [_access_log()],
     }
@@ -167,13 +167,13 @@ def _drop_claims() -> Json:
 def _filters(*, body_limit: bool) -> list[Json]:
     """In order. A WebSocket has no end, hence no body limit."""
     chain = [
-        _discovered(snapshot.CORS_FILTER, snapshot.CORS, "header_mutation.v3.HeaderMutation"),
-        _discovered(snapshot.TOKEN_FILTER, snapshot.TOKENS, "jwt_authn.v3.JwtAuthentication"),
-        {"name": snapshot.RBAC_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC"}},
+        _discovered(names.CORS_FILTER, names.CORS, "header_mutation.v3.HeaderMutation"),
+        _discovered(names.TOKEN_FILTER, names.TOKENS, "jwt_authn.v3.JwtAuthentication"),
+        {"name": names.RBAC_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC"}},
     ]
     if body_limit:
         chain.append(
-            _discovered(snapshot.BODY_LIMIT_FILTER, snapshot.BODY_LIMIT, "body_size_limit.v3.BodySizeLimit")
+            _discovered(names.BODY_LIMIT_FILTER, names.BODY_LIMIT, "body_size_limit.v3.BodySizeLimit")
         )
     router = {"@type": _HTTP + "router.v3.Router", "suppress_envoy_headers": True}
     chain.append({"name": "envoy.filters.http.router", "typed_config": router})
@@ -202,14 +202,14 @@ def _local_replies() -> list[Json]:
         # Envoy's token filter answers 403 to a token for another audience.
         _reply(_cel("response.code_details.startsWith('jwt_authn_access_denied')"), answers.TOKEN_INVALID),
         # To another project's token an endpoint does not exist.
-        _reply(_denied_by(snapshot.POLICY_PROJECT), answers.ENDPOINT_NOT_FOUND),
-        _reply(_denied_by(snapshot.POLICY_ROLE), answers.ROLE_REFUSED),
+        _reply(_denied_by(names.POLICY_PROJECT), answers.ENDPOINT_NOT_FOUND),
+        _reply(_denied_by(names.POLICY_ROLE), answers.ROLE_REFUSED),
         _reply(_all(not_found, _path("/v1/")), answers.ENDPOINT_NOT_FOUND),
         _reply(not_found, answers.PATH_NOT_FOUND),
         _reply(_status("EQ", 413), answers.BODY_TOO_LARGE),
         # Not by path: at this point it is the rewritten one.
         _reply(
-            _all(upstream_failed, _cel(f"xds.route_name == '{snapshot.CONTROL_PLANE}'")),
+            _all(upstream_failed, _cel(f"xds.route_name == '{names.CONTROL_PLANE}'")),
             answers.CONTROL_PLANE_LOST,
         ),
         _reply(upstream_failed, answers.REPLICA_LOST),
@@ -265,8 +265,8 @@ def _path(prefix: str) -> Json:
 
 
 def _jwt_failure(code: int) -> Json:
-    path = [{"key": snapshot.JWT_FAILURE}, {"key": "code"}]
-    return _metadata(snapshot.JWT_NAMESPACE, path, {"double_match": {"exact": code}})
+    path = [{"key": names.JWT_FAILURE}, {"key": "code"}]
+    return _metadata(names.JWT_NAMESPACE, path, {"double_match": {"exact": code}})
 
 
 def _denied_by(policy: str) -> Json:
@@ -307,15 +307,13 @@ def _access_log() -> Json:
             "path": ACCESS_LOG,
             "log_format": {
                 "json_format": {
-                    "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
+                    "time": "%START_TIME%",
                     "request_id": "%REQ(X-REQUEST-ID)%",
                     "endpoint": "%ROUTE_NAME%",
-                    "sub": f"%DYNAMIC_METADATA({snapshot.JWT_NAMESPACE}:{snapshot.JWT_PAYLOAD}:sub)%",
-                    "jti": f"%DYNAMIC_METADATA({snapshot.JWT_NAMESPACE}:{snapshot.JWT_PAYLOAD}:jti)%",
+                    "sub": f"%DYNAMIC_METADATA({names.JWT_NAMESPACE}:{names.JWT_PAYLOAD}:sub)%",
                     "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
                     "method": "%REQ(:METHOD)%",
                     "path": "%PATH(NQ:PATH)%",
-                    "protocol": "%PROTOCOL%",
                     "status": "%RESPONSE_CODE%",
                     "flags": "%RESPONSE_FLAGS%",
                     "details": "%RESPONSE_CODE_DETAILS%",

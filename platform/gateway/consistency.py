@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway import snapshot
+from gateway import names
 
 Json = dict[str, Any]
 
@@ -23,25 +23,25 @@ def check(resources: Mapping[str, Json]) -> list[str]:
 
 
 def _problems(resources: Mapping[str, Json]) -> Iterator[str]:
-    missing = [name for name in snapshot.FILES if name not in resources]
+    missing = [name for name in names.FILES if name not in resources]
     if missing:
         yield f"files are missing: {', '.join(missing)}"
         return
-    unexpected = sorted(set(resources) - set(snapshot.FILES))
+    unexpected = sorted(set(resources) - set(names.FILES))
     if unexpected:
         yield f"files are unknown: {', '.join(unexpected)}"
-    for name in snapshot.FILES:
+    for name in names.FILES:
         if not isinstance(resources[name]["version_info"], str) or not resources[name]["version_info"]:
             yield f"{name} has no version"
-    clusters = resources[snapshot.CLUSTERS]["resources"]
-    names = Counter(str(c["name"]) for c in clusters)
-    yield from (f"cluster {name} is there {n} times" for name, n in names.items() if n > 1)
+    clusters = resources[names.CLUSTERS]["resources"]
+    counts = Counter(str(c["name"]) for c in clusters)
+    yield from (f"cluster {name} is there {n} times" for name, n in counts.items() if n > 1)
     yield from (f"cluster {c['name']} has no address" for c in clusters if not _has_address(c))
-    yield from _route_problems(resources[snapshot.ROUTES], set(names))
+    yield from _route_problems(resources[names.ROUTES], set(counts))
     for file, filter_name in (
-        (snapshot.TOKENS, snapshot.TOKEN_FILTER),
-        (snapshot.BODY_LIMIT, snapshot.BODY_LIMIT_FILTER),
-        (snapshot.CORS, snapshot.CORS_FILTER),
+        (names.TOKENS, names.TOKEN_FILTER),
+        (names.BODY_LIMIT, names.BODY_LIMIT_FILTER),
+        (names.CORS, names.CORS_FILTER),
     ):
         if [r["name"] for r in resources[file]["resources"]] != [filter_name]:
             yield f"{file} does not hold exactly {filter_name}"
@@ -53,8 +53,8 @@ def _has_address(cluster: Json) -> bool:
 
 def _route_problems(document: Json, clusters: set[str]) -> Iterator[str]:
     configs = document["resources"]
-    if [c["name"] for c in configs] != [snapshot.ROUTE_CONFIG]:
-        yield f"routes do not hold exactly {snapshot.ROUTE_CONFIG}"
+    if [c["name"] for c in configs] != [names.ROUTE_CONFIG]:
+        yield f"routes do not hold exactly {names.ROUTE_CONFIG}"
         return
     for host in configs[0]["virtual_hosts"]:
         tree = host["matcher"]["on_no_match"]["matcher"]["matcher_tree"]
@@ -73,5 +73,5 @@ def _leaf_problems(key: str, route: Json, clusters: set[str]) -> Iterator[str]:
         elif "route" in route and route["route"]["cluster"] != endpoint_id:
             yield f"route {name} leads to the cluster of {route['route']['cluster']}"
         filters = route.get("typed_per_filter_config", {})
-        if snapshot.RBAC_FILTER not in filters and snapshot.TOKEN_FILTER not in filters:
+        if names.RBAC_FILTER not in filters and names.TOKEN_FILTER not in filters:
             yield f"route {name} is neither guarded nor declared public"

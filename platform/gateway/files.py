@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway import consistency, snapshot
+from gateway import consistency, names
 
 Json = dict[str, Any]
 
@@ -43,5 +43,5 @@ def read_json(path: Path) -> Any:
 
 def read_snapshot(directory: Path) -> dict[str, Json] | None:
     """The snapshot that lies in `directory`, or None if it is not there or not whole."""
-    resources = {name: read_json(directory / name) for name in snapshot.FILES}
+    resources = {name: read_json(directory / name) for name in names.FILES}
     return None if consistency.check(resources) else resources

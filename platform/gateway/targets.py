@@ -45,6 +45,11 @@ class EndpointTarget:
     retry_after_s: int | None = None
     replicas: tuple[ReplicaTarget, ...] = ()
 
+    @property
+    def is_served(self) -> bool:
+        """Whether requests go to a replica. Ready without one is as good as unavailable."""
+        return self.serving is Serving.READY and bool(self.replicas)
+
 
 @dataclass(frozen=True, slots=True)
 class TokenPolicy:

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gateway import snapshot
+from gateway import names, snapshot
 from tests.support_gateway import Exchange, Gateway, World, bearer, endpoint, until
 
 pytestmark = pytest.mark.envoy
@@ -143,7 +143,7 @@ def test_a_stop_lets_what_is_in_flight_finish(world: World) -> None:
     gateway = world.new_gateway("--drain", "15", gateway_id="gw-2").ready()
     stream = Stream(world, gateway)
     assert gateway.agent is not None
-    gateway.agent.send_signal(signal.SIGTERM)
+    os.killpg(gateway.agent.pid, signal.SIGINT)  # as a Ctrl-C in a terminal does: to the whole group
     until(lambda: "draining" in gateway.output())
     assert stream.event() == b"data: x\n\n"
     assert stream.end() == b""
@@ -260,7 +260,7 @@ def test_without_any_snapshot_it_waits_for_the_first(world: World) -> None:
 def test_a_damaged_disk_is_no_reason_to_serve_nonsense(world: World, damage: bytes) -> None:
     gateway = world.gateway.ready()
     gateway.signal(signal.SIGTERM)
-    (gateway.home / "xds" / snapshot.ROUTES).write_bytes(damage)
+    (gateway.home / "xds" / names.ROUTES).write_bytes(damage)
     gateway.start()
     until(lambda: serves(gateway, world), what="it serves what the control plane has")
     assert "waiting for the control plane" in gateway.output()
@@ -291,29 +291,29 @@ def spoiled(world: World, spoil: Callable[[dict[str, Any]], None]) -> tuple[str,
 
 
 def bad_cluster(resources: dict[str, Any]) -> None:
-    resources[snapshot.CLUSTERS]["resources"][-1]["lb_policy"] = "BY_MOON_PHASE"
+    resources[names.CLUSTERS]["resources"][-1]["lb_policy"] = "BY_MOON_PHASE"
 
 
 def refused_cluster(resources: dict[str, Any]) -> None:
-    resources[snapshot.CLUSTERS]["resources"][-1]["outlier_detection"]["max_ejection_percent"] = 1000
+    resources[names.CLUSTERS]["resources"][-1]["outlier_detection"]["max_ejection_percent"] = 1000
 
 
 def bad_route(resources: dict[str, Any]) -> None:
-    resources[snapshot.ROUTES]["resources"][0]["virtual_hosts"][0]["domains"] = ["*", "*"]
+    resources[names.ROUTES]["resources"][0]["virtual_hosts"][0]["domains"] = ["*", "*"]
 
 
 def bad_keys(resources: dict[str, Any]) -> None:
-    provider = resources[snapshot.TOKENS]["resources"][0]["typed_config"]["providers"]["iam"]
+    provider = resources[names.TOKENS]["resources"][0]["typed_config"]["providers"]["iam"]
     provider["local_jwks"]["inline_string"] = "no keys"
 
 
 @pytest.mark.parametrize(
     ("spoil", "file"),
     [
-        (bad_cluster, snapshot.CLUSTERS),
-        (refused_cluster, snapshot.CLUSTERS),
-        (bad_route, snapshot.ROUTES),
-        (bad_keys, snapshot.TOKENS),
+        (bad_cluster, names.CLUSTERS),
+        (refused_cluster, names.CLUSTERS),
+        (bad_route, names.ROUTES),
+        (bad_keys, names.TOKENS),
     ],
 )
 def test_what_envoy_refuses_keeps_the_last_good_one(
@@ -344,7 +344,7 @@ def test_what_envoy_refuses_keeps_the_last_good_one(
 def test_an_inconsistent_snapshot_never_reaches_envoy(world: World) -> None:
     gateway = world.gateway.ready()
     good = world.plane.polls[-1].applied
-    world.plane.publish_raw(*spoiled(world, lambda r: r[snapshot.CLUSTERS]["resources"].pop()))
+    world.plane.publish_raw(*spoiled(world, lambda r: r[names.CLUSTERS]["resources"].pop()))
     until(lambda: world.plane.polls[-1].rejected)
     assert "which is not there" in world.plane.polls[-1].rejected
     assert world.plane.polls[-1].applied == good

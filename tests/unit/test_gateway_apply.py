@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway import consistency, files, snapshot
+from gateway import consistency, files, names, snapshot
 from gateway.agent import parse
 from gateway.apply import steps
 from gateway.control import Control
@@ -47,7 +47,7 @@ def test_an_unchanged_snapshot_writes_nothing() -> None:
 def test_a_removal_touches_clusters_only_after_routes() -> None:
     old = snapshot.build(targets(ready("me-a", 1), ready("me-b", 2))).resources
     new = snapshot.build(targets(ready("me-a", 1))).resources
-    assert [name for name, _ in steps(old, new)] == [snapshot.ROUTES, snapshot.CLUSTERS]
+    assert [name for name, _ in steps(old, new)] == [names.ROUTES, names.CLUSTERS]
 
 
 def test_new_keys_touch_nothing_else() -> None:
@@ -55,17 +55,17 @@ def test_new_keys_touch_nothing_else() -> None:
     other = json.dumps({"keys": [{**JWK, "kid": "k2"}]})
     tokens = type(TOKENS)(TOKENS.issuer, TOKENS.audience, other, TOKENS.invoke_roles)
     new = snapshot.build(targets(ready("me-a", 1), tokens=tokens)).resources
-    assert [name for name, _ in steps(old, new)] == [snapshot.TOKENS]
+    assert [name for name, _ in steps(old, new)] == [names.TOKENS]
 
 
 def test_files_are_private_and_damaged_ones_are_no_snapshot(tmp_path: Path) -> None:
     resources = snapshot.build(targets(ready("me-a", 1))).resources
     assert files.read_snapshot(tmp_path) is None
-    for name in snapshot.FILES:
+    for name in names.FILES:
         files.write_json(tmp_path / name, resources[name])
     assert files.read_snapshot(tmp_path) == resources
     assert {p.stat().st_mode & 0o777 for p in tmp_path.iterdir()} == {0o600}
-    (tmp_path / snapshot.ROUTES).write_text((tmp_path / snapshot.ROUTES).read_text()[:-10])
+    (tmp_path / names.ROUTES).write_text((tmp_path / names.ROUTES).read_text()[:-10])
     assert files.read_snapshot(tmp_path) is None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway import consistency, snapshot
+from gateway import consistency, filters, names, snapshot
 from gateway.answers import MESSAGE_LIMIT
 from gateway.targets import EndpointTarget, GatewayTargets, ReplicaTarget, Serving, TokenPolicy
 
@@ -38,7 +38,7 @@ def targets(*endpoints: EndpointTarget, **changes: Any) -> GatewayTargets:
 
 
 def leaf(built: snapshot.Snapshot, key: str) -> dict[str, Any]:
-    tree = built.resources[snapshot.ROUTES]["resources"][0]["virtual_hosts"][0]["matcher"]["on_no_match"][
+    tree = built.resources[names.ROUTES]["resources"][0]["virtual_hosts"][0]["matcher"]["on_no_match"][
         "matcher"
     ]["matcher_tree"]
     return dict(tree["prefix_match_map"]["map"][key]["action"]["typed_config"])
@@ -77,7 +77,7 @@ def test_a_digest_needs_no_snapshot() -> None:
 def test_a_ready_endpoint_without_replicas_is_unavailable() -> None:
     built = snapshot.build(targets(ready("me-a")))
     assert "direct_response" in leaf(built, "/v1/me-a/")
-    assert [c["name"] for c in built.resources[snapshot.CLUSTERS]["resources"]] == [snapshot.CONTROL_PLANE]
+    assert [c["name"] for c in built.resources[names.CLUSTERS]["resources"]] == [names.CONTROL_PLANE]
 
 
 def test_an_unavailable_endpoint_says_why() -> None:
@@ -102,9 +102,7 @@ def test_a_long_reason_is_cut() -> None:
 
 
 def test_only_public_rsa_members_reach_a_gateway() -> None:
-    keys = json.loads(snapshot.public_keys(json.dumps({"keys": [JWK, {"kty": "oct", "k": "secret"}]})))[
-        "keys"
-    ]
+    keys = json.loads(filters.public_keys(json.dumps({"keys": [JWK, {"kty": "oct", "k": "secret"}]})))["keys"]
     assert keys == [{"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "k1", "n": "AQAB", "e": "AQAB"}]
     assert "secret" not in snapshot.build(targets(ready("me-a", 1))).body().decode()
 
@@ -112,7 +110,7 @@ def test_only_public_rsa_members_reach_a_gateway() -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"keys": 1}', '{"keys": [1]}', "null"])
 def test_no_jwk_set_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="JWK set"):
-        snapshot.public_keys(text)
+        filters.public_keys(text)
 
 
 def test_a_thousand_endpoints_are_consistent() -> None:
@@ -135,19 +133,19 @@ def broken(change: Any) -> list[str]:
 
 
 def routes_of(resources: dict[str, Any]) -> dict[str, Any]:
-    tree = resources[snapshot.ROUTES]["resources"][0]["virtual_hosts"][0]["matcher"]["on_no_match"][
-        "matcher"
-    ]["matcher_tree"]
+    tree = resources[names.ROUTES]["resources"][0]["virtual_hosts"][0]["matcher"]["on_no_match"]["matcher"][
+        "matcher_tree"
+    ]
     return {k: v["action"]["typed_config"] for k, v in tree["prefix_match_map"]["map"].items()}
 
 
 def test_a_route_without_its_cluster_is_found() -> None:
-    found = broken(lambda r: r[snapshot.CLUSTERS]["resources"].pop())
+    found = broken(lambda r: r[names.CLUSTERS]["resources"].pop())
     assert "route me-b leads to the cluster me-b, which is not there" in found
 
 
 def test_a_cluster_that_is_there_twice_is_found() -> None:
-    found = broken(lambda r: r[snapshot.CLUSTERS]["resources"].append(r[snapshot.CLUSTERS]["resources"][1]))
+    found = broken(lambda r: r[names.CLUSTERS]["resources"].append(r[names.CLUSTERS]["resources"][1]))
     assert found == ["cluster me-a is there 2 times"]
 
 
@@ -163,13 +161,13 @@ def test_an_unguarded_route_is_found() -> None:
 
 def test_a_cluster_without_an_address_is_found() -> None:
     def empty(resources: dict[str, Any]) -> None:
-        resources[snapshot.CLUSTERS]["resources"][1]["load_assignment"]["endpoints"][0]["lb_endpoints"] = []
+        resources[names.CLUSTERS]["resources"][1]["load_assignment"]["endpoints"][0]["lb_endpoints"] = []
 
     assert broken(empty) == ["cluster me-a has no address"]
 
 
 def test_missing_and_unknown_files_are_found() -> None:
-    assert broken(lambda r: r.pop(snapshot.TOKENS)) == ["files are missing: tokens.json"]
+    assert broken(lambda r: r.pop(names.TOKENS)) == ["files are missing: tokens.json"]
     assert broken(lambda r: r.update({"../evil.json": {}})) == ["files are unknown: ../evil.json"]
 
 
@@ -177,5 +175,5 @@ def test_missing_and_unknown_files_are_found() -> None:
     "junk", [None, [], "x", 1, {"resources": None}, {"resources": [1], "version_info": "1"}]
 )
 def test_junk_is_a_finding_and_no_exception(junk: Any) -> None:
-    for name in snapshot.FILES:
+    for name in names.FILES:
         assert broken(lambda r, name=name: r.update({name: junk}))

@@ -1,0 +1,79 @@
+"""Envoy clusters: where the replicas of each endpoint listen, and how they are chosen and spared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway import names
+from gateway.targets import EndpointTarget, GatewayTargets, ReplicaTarget
+
+Json = dict[str, Any]
+
+KEEPALIVE_S = 4  # below the 5 s after which uvicorn-like servers close an idle connection
+
+
+def of_endpoint(target: EndpointTarget) -> Json:
+    """The cluster of a ready endpoint: its replicas, in an order of their own."""
+    replicas = sorted(target.replicas, key=lambda r: r.replica_id)
+    return _http_cluster(target.endpoint_id, [_lb_endpoint(r) for r in replicas], "STATIC")
+
+
+def control_plane(targets: GatewayTargets) -> Json:
+    """The cluster of web, for tokens and discovery on the gateway's own address."""
+    host, port = targets.control_plane
+    # A name is allowed for the control plane: it is configured by people, replicas come from the engine.
+    return _http_cluster(names.CONTROL_PLANE, [{"endpoint": {"address": _address(host, port)}}], "STRICT_DNS")
+
+
+def _http_cluster(name: str, lb_endpoints: list[Json], discovery: str) -> Json:
+    return {
+        "@type": names.TYPE + "config.cluster.v3.Cluster",
+        "name": name,
+        "type": discovery,
+        "connect_timeout": "2s",
+        "lb_policy": "LEAST_REQUEST",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": lb_endpoints}]},
+        # Streams are long and many; limits per endpoint are the control plane's business, not a proxy default.
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "max_connections": 65536,
+                    "max_pending_requests": 65536,
+                    "max_requests": 65536,
+                    "max_retries": 1024,
+                }
+            ]
+        },
+        # A replica that refuses connections is left alone for a while, long before the control plane's next probe.
+        # Its own 5xx answers are the model's business and never eject it.
+        "outlier_detection": {
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 2,
+            "interval": "1s",
+            "base_ejection_time": "2s",
+            "max_ejection_time": "10s",
+            "max_ejection_percent": 100,
+            "enforcing_consecutive_5xx": 0,
+            "enforcing_consecutive_gateway_failure": 0,
+            "enforcing_success_rate": 0,
+            "enforcing_local_origin_success_rate": 0,
+        },
+        "upstream_connection_options": {
+            "tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 15, "keepalive_probes": 4}
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": names.TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
+                "common_http_protocol_options": {"idle_timeout": f"{KEEPALIVE_S}s"},
+                "explicit_http_config": {"http_protocol_options": {"enable_trailers": True}},
+            }
+        },
+    }
+
+
+def _lb_endpoint(replica: ReplicaTarget) -> Json:
+    return {"endpoint": {"address": _address(replica.host, replica.port)}}
+
+
+def _address(host: str, port: int) -> Json:
+    return {"socket_address": {"address": host, "port_value": port}}

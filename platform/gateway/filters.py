@@ -1,0 +1,99 @@
+"""The HTTP filters whose configuration changes at run time (ECDS): tokens, body limit, CORS."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from gateway import answers, names
+from gateway.routes import origin_of
+from gateway.targets import TokenPolicy
+
+Json = dict[str, Any]
+
+CLOCK_SKEW_S = 5  # how far two clocks may differ; an expired token lives that much longer
+
+
+def _extension(name: str, config: Json) -> Json:
+    return {"@type": names.TYPE + "config.core.v3.TypedExtensionConfig", "name": name, "typed_config": config}
+
+
+def tokens(policy: TokenPolicy) -> Json:
+    """Who is calling: RS256 tokens of one issuer for one audience, required below /v1/.
+
+    Raises ValueError for keys that are no JWK set.
+    """
+    provider = {
+        "issuer": policy.issuer,
+        "audiences": [policy.audience],
+        "require_expiration": True,
+        "clock_skew_seconds": CLOCK_SKEW_S,
+        "local_jwks": {"inline_string": public_keys(policy.jwks)},
+        "forward": False,
+        # Header only: a token in a URL ends up in logs. The scheme's case is free (RFC 9110 §11.1).
+        "from_headers": [
+            {"name": "Authorization", "value_prefix": "Bearer "},
+            {"name": "Authorization", "value_prefix": "bearer "},
+        ],
+        "payload_in_metadata": names.JWT_PAYLOAD,
+        "failed_status_in_metadata": names.JWT_FAILURE,
+        "jwt_cache_config": {"jwt_cache_size": 1000},
+    }
+    return _extension(
+        names.TOKEN_FILTER,
+        {
+            "@type": names.TYPE + "extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+            "providers": {"iam": provider},
+            "rules": [{"match": {"prefix": "/v1/"}, "requires": {"provider_name": "iam"}}],
+            "strip_failure_response": True,
+        },
+    )
+
+
+def public_keys(jwks: str) -> str:
+    """The RSA public keys of a JWK set, each bound to RS256; nothing else of it reaches a gateway.
+
+    Without `alg` Envoy would accept any RSA algorithm, and a private member must never leave the control plane.
+    Raises ValueError if `jwks` is no JWK set.
+    """
+    try:
+        keys = json.loads(jwks)["keys"]
+        public = [
+            {"kty": "RSA", "use": "sig", "alg": "RS256", **{m: k[m] for m in ("kid", "n", "e") if m in k}}
+            for k in keys
+            if k.get("kty") == "RSA"
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError("TokenPolicy.jwks is not a JWK set") from error
+    return json.dumps({"keys": public})
+
+
+def body_limit(max_bytes: int) -> Json:
+    """413 by Content-Length; a longer body without one is cut off where it passes the limit."""
+    return _extension(
+        names.BODY_LIMIT_FILTER,
+        {
+            "@type": names.TYPE + "extensions.filters.http.body_size_limit.v3.BodySizeLimit",
+            "max_request_bytes": max_bytes,
+        },
+    )
+
+
+def cors(console_origin: str) -> Json:
+    """Every answer names the one origin that may read it, also errors and those of a model server that allows all."""
+    headers = (
+        ("access-control-allow-origin", origin_of(console_origin)),
+        ("access-control-expose-headers", "x-request-id, retry-after, www-authenticate"),
+    )
+    return _extension(
+        names.CORS_FILTER,
+        {
+            "@type": names.TYPE + "extensions.filters.http.header_mutation.v3.HeaderMutation",
+            "mutations": {
+                "response_mutations": [
+                    {"remove": "access-control-allow-credentials"},
+                    *({"append": header} for header in answers.mutations(headers)),
+                ]
+            },
+        },
+    )

@@ -1,0 +1,30 @@
+"""What Envoy's parts are called: in its files, in its configuration and in what it reports about them."""
+
+from __future__ import annotations
+
+CLUSTERS = "clusters.json"
+ROUTES = "routes.json"
+TOKENS = "tokens.json"
+BODY_LIMIT = "body-limit.json"
+CORS = "cors.json"
+FILES = (CLUSTERS, TOKENS, BODY_LIMIT, CORS, ROUTES)  # clusters first: routes lead to them
+
+ROUTE_CONFIG = "endpoints"  # the RDS resource's name
+TOKEN_FILTER = "berth.tokens"  # noqa: S105 - a filter's name
+BODY_LIMIT_FILTER = "berth.body_limit"
+CORS_FILTER = "berth.cors"
+RBAC_FILTER = "envoy.filters.http.rbac"
+
+# Clusters and routes that belong to no endpoint; an endpoint's are called by its id, which starts with "me-".
+CONTROL_PLANE = "control-plane"
+UNKNOWN_ENDPOINT = "unknown-endpoint"
+
+JWT_NAMESPACE = (
+    "envoy.filters.http.jwt_authn"  # of the dynamic metadata in which Envoy leaves a token's claims
+)
+JWT_PAYLOAD = "jwt"
+JWT_FAILURE = "failure"
+POLICY_PROJECT = "project"
+POLICY_ROLE = "role"
+
+TYPE = "type.googleapis.com/envoy."

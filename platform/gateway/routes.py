@@ -1,0 +1,229 @@
+"""Envoy routes: which path leads to which endpoint, and who may pass."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway import answers, names
+from gateway.targets import EndpointTarget, GatewayTargets, TokenPolicy
+
+Json = dict[str, Any]
+
+FOREVER = "0s"  # what Envoy calls no time limit
+
+
+def configuration(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> Json:
+    """The one route configuration: preflights, then the tree of all paths."""
+    return {
+        "@type": names.TYPE + "config.route.v3.RouteConfiguration",
+        "name": names.ROUTE_CONFIG,
+        "max_direct_response_body_size_bytes": 64 * 1024,
+        "validate_clusters": False,
+        "virtual_hosts": [
+            {
+                "name": "gateway",
+                "domains": ["*"],
+                "matcher": {
+                    **_preflights(targets.console_origin),
+                    "on_no_match": {"matcher": _tree(targets, endpoints)},
+                },
+                "retry_policy": _retry_policy(),
+            }
+        ],
+    }
+
+
+def _preflights(console_origin: str) -> Json:
+    """What a browser asks before the console's pages call an endpoint: answered alike for every path, without token.
+
+    Envoy's own names.CORS filter leaves out routes that answer directly: those of unknown ids and of endpoints that are
+    not ready. It would tell them from the others.
+    """
+    wanted = {
+        ":method": {"exact": "OPTIONS"},
+        "origin": {"exact": origin_of(console_origin)},
+        "access-control-request-method": {"safe_regex": {"google_re2": {}, "regex": ".+"}},
+    }
+    predicates = [
+        {"single_predicate": {"input": _header(n), "value_match": value}} for n, value in wanted.items()
+    ]
+    headers = (
+        ("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"),
+        ("access-control-allow-headers", "authorization, content-type, accept"),
+        ("access-control-max-age", "600"),
+    )
+    route = {
+        "name": "preflight",
+        "match": {"prefix": "/"},
+        "direct_response": {"status": 204},
+        "typed_per_filter_config": _open_door(),
+        "response_headers_to_add": answers.mutations(headers),
+    }
+    return {
+        "matcher_list": {
+            "matchers": [{"predicate": {"and_matcher": {"predicate": predicates}}, "on_match": _leaf(route)}]
+        }
+    }
+
+
+def _tree(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> Json:
+    """Longest prefix wins: one look-up in a trie, however many endpoints there are.
+
+    An endpoint has two keys, its bare base URL and everything below it; the second ends in the slash that keeps
+    an id from matching as the beginning of another one.
+    """
+    leaves: dict[str, Json] = {
+        "/": _direct("nothing-here", "/", 404),
+        "/v1/": _direct(names.UNKNOWN_ENDPOINT, "/v1/", 404),
+        "/accounts-api/": _to_control_plane("/accounts-api/", targets.console_origin),
+        "/.well-known/": _to_control_plane("/.well-known/", targets.console_origin),
+    }
+    for target in endpoints:
+        base = f"/v1/{target.endpoint_id}"
+        leaves[base] = _endpoint_route(target, {"path": base}, targets.tokens)
+        leaves[base + "/"] = _endpoint_route(target, {"prefix": base + "/"}, targets.tokens)
+    return {
+        "matcher_tree": {
+            "input": _header(":path"),
+            "prefix_match_map": {"map": {key: _leaf(route) for key, route in leaves.items()}},
+        }
+    }
+
+
+def _header(name: str) -> Json:
+    config = {"@type": names.TYPE + "type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": name}
+    return {"name": name, "typed_config": config}
+
+
+def _leaf(route: Json) -> Json:
+    action = {"@type": names.TYPE + "config.route.v3.Route", **route}
+    return {"action": {"name": "route", "typed_config": action}}
+
+
+def _direct(name: str, prefix: str, status: int) -> Json:
+    """Answered by the gateway itself; the body comes from the listener's local replies (see `bootstrap`)."""
+    return {"name": name, "match": {"prefix": prefix}, "direct_response": {"status": status}}
+
+
+def _to_control_plane(prefix: str, console_origin: str) -> Json:
+    return {
+        "name": names.CONTROL_PLANE,
+        "match": {"prefix": prefix},
+        "route": {
+            "cluster": names.CONTROL_PLANE,
+            "timeout": "30s",
+            # The control plane knows itself by its configured name only, never by what a caller puts into Host.
+            "host_rewrite_literal": urlsplit(console_origin).netloc,
+        },
+        "request_headers_to_remove": ["cookie"],
+        "response_headers_to_remove": ["set-cookie"],
+    }
+
+
+def _endpoint_route(target: EndpointTarget, match: Json, tokens: TokenPolicy) -> Json:
+    route: Json = {"name": target.endpoint_id, "match": match}
+    route["typed_per_filter_config"] = _guard(target, tokens) if target.private else _open_door()
+    if target.is_served:
+        route["route"] = {
+            "cluster": target.endpoint_id,
+            "prefix_rewrite": "/",
+            "timeout": FOREVER,
+            "idle_timeout": FOREVER,
+        }
+        # Credentials for the gateway are not the model server's business. Cookies know no ports: on a shared host
+        # name the console's session would reach every replica, and a replica could set it.
+        route["request_headers_to_remove"] = ["authorization", "cookie"]
+        route["response_headers_to_remove"] = ["set-cookie"]
+    else:
+        answer = answers.unavailable(target)
+        route["direct_response"] = {
+            "status": answer.status,
+            "body": {"inline_string": answers.unavailable_body(target)},
+        }
+        route["response_headers_to_add"] = answers.mutations(
+            (("content-type", answers.JSON), *answer.headers)
+        )
+    return route
+
+
+def _guard(target: EndpointTarget, tokens: TokenPolicy) -> Json:
+    """Refuses every request that is not positively the project's, and then every one without a role.
+
+    The two policies never match together, so that another project's token learns nothing from a role.
+    """
+    same_project = _claim("project", {"string_match": {"exact": target.project}})
+    may_invoke = {"or_ids": {"ids": [_role(role) for role in tokens.invoke_roles]}}
+    policies = {
+        names.POLICY_PROJECT: {"not_id": same_project},
+        names.POLICY_ROLE: {"and_ids": {"ids": [same_project, {"not_id": may_invoke}]}},
+    }
+    return {
+        names.RBAC_FILTER: {
+            "@type": names.TYPE + "extensions.filters.http.rbac.v3.RBACPerRoute",
+            "rbac": {
+                "rules": {
+                    "action": "DENY",
+                    "policies": {
+                        name: {"permissions": [{"any": True}], "principals": [principal]}
+                        for name, principal in policies.items()
+                    },
+                }
+            },
+        }
+    }
+
+
+def _open_door() -> Json:
+    return {
+        names.TOKEN_FILTER: {
+            "@type": names.TYPE + "extensions.filters.http.jwt_authn.v3.PerRouteConfig",
+            "disabled": True,
+        }
+    }
+
+
+def _role(role: str) -> Json:
+    return _claim("roles", {"list_match": {"one_of": {"string_match": {"exact": role}}}})
+
+
+def _claim(name: str, value: Json) -> Json:
+    return {
+        "sourced_metadata": {
+            "metadata_matcher": {
+                "filter": names.JWT_NAMESPACE,
+                "path": [{"key": names.JWT_PAYLOAD}, {"key": name}],
+                "value": value,
+            }
+        }
+    }
+
+
+def _retry_policy() -> Json:
+    """Again on another replica, as long as no byte of an answer has come back.
+
+    That includes a replica that dies with a POST in its hands (`reset`): inference computes an answer and changes
+    nothing, so that doing it again is what the caller wants. One more try only: a request that kills its replica
+    must not kill them all. Envoy itself never retries once response headers were passed on, nor a body larger than
+    its buffer.
+    """
+    return {
+        "retry_on": "connect-failure,refused-stream,reset",
+        "num_retries": 1,
+        "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": names.TYPE + "extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                },
+            }
+        ],
+        "host_selection_retry_max_attempts": 5,
+    }
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a URL, as a browser sends them in Origin."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
