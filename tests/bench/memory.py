@@ -30,9 +30,9 @@ def _sum(running: Running, home: Path) -> dict[str, tuple[float, float]]:
     """name → (RSS, PSS) in MB. The front is the command itself; everything else carries the home's mark."""
     found: dict[str, tuple[float, float]] = {}
     for process in {psutil.Process(running.pid), *processes_of(home)}:
-        name = process.environ().get("SUPERVISOR_PROCESS_NAME", "front")
-        if process.name() == "envoy":
-            name = "envoy"
+        # Redis writes its title over its environment; Envoy has its agent's.
+        name = {"envoy": "envoy", "redis-server": "redis"}.get(process.name())
+        name = name or process.environ().get("SUPERVISOR_PROCESS_NAME", "front")
         memory = process.memory_full_info()
         before = found.get(name, (0.0, 0.0))
         found[name] = (before[0] + memory.rss / 1e6, before[1] + memory.pss / 1e6)
