@@ -27,17 +27,26 @@ def owner(where: Place) -> str:
 
 def containers(where: Place) -> list[Any]:
     """Its containers, dead ones included."""
+    return containers_of(owner(where))
+
+
+def containers_of(installation: str) -> list[Any]:
+    """The containers with this owner label, dead ones included."""
     with closing(docker.from_env()) as engine:
-        found: list[Any] = engine.containers.list(all=True, filters={"label": f"berth.owner={owner(where)}"})
+        found: list[Any] = engine.containers.list(all=True, filters={"label": f"berth.owner={installation}"})
         return found
 
 
 def clean_up(where: Place) -> None:
-    """Remove its containers and networks."""
-    if not (where.home / "keys" / "owner").exists():
-        return
-    for container in containers(where):
+    """Remove its containers and networks, if it ever got as far as making some."""
+    if (where.home / "keys" / "owner").exists():
+        remove_all(owner(where))
+
+
+def remove_all(installation: str) -> None:
+    """Remove every container and network with this owner label."""
+    for container in containers_of(installation):
         container.remove(force=True)
     with closing(docker.from_env()) as engine:
-        for network in engine.networks.list(filters={"label": f"berth.owner={owner(where)}"}):
+        for network in engine.networks.list(filters={"label": f"berth.owner={installation}"}):
             network.remove()

@@ -16,10 +16,10 @@ from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, e
 from launcher import weights
 from tests.support import require
 from tests.support_browser import chromium, new_context
+from tests.support_models import tiny_llama
 from tests.support_platform import Place, place, platform
 from tests.support_processes import ROOT, Running, eventually
 from tests.support_runtimes import clean_up, containers, engine_answers
-from tests.support_tiny_llama import write_tiny_llama
 
 pytestmark = [
     pytest.mark.engine,
@@ -58,7 +58,7 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     require("docker engine", engine_answers(), "docker ping failed")
     where = place(tmp_path_factory.mktemp("main-job"), "docker")
     models = where.home / "models"
-    write_tiny_llama(models / "tiny-llama.gguf")
+    tiny_llama(models / "tiny-llama.gguf")
     weights.ensure(models, where.home / "downloads", ROOT / "locks" / "demo.txt", print)
     try:
         with platform(where) as running:

@@ -26,7 +26,8 @@ from runtimes.images import ensure_llama_cpp
 from tests.support import require
 from tests.support_deploy import Driver
 from tests.support_endpoints import load_data, new_endpoint, ready_model
-from tests.support_tiny_llama import write_tiny_llama
+from tests.support_models import tiny_llama
+from tests.support_runtimes import remove_all
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.engine, pytest.mark.redis]
 
@@ -34,14 +35,14 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.engine, pytes
 @pytest.fixture
 def runtime() -> Iterator[DockerRuntime]:
     """An engine on which nothing of this test stays."""
-    driver = DockerRuntime(f"test-{secrets.token_hex(6)}")
+    installation = f"test-{secrets.token_hex(6)}"
+    driver = DockerRuntime(installation)
     try:
         ensure_llama_cpp(driver)
     except RuntimeFailure as failure:
         require("docker engine", False, failure.evidence)
     yield driver
-    for container in driver.list():
-        driver.remove(container.name)
+    remove_all(installation)
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def drive(runtime: DockerRuntime, redis_server: redis.Redis, db: None) -> Driver
 def tiny(editor_actor: Actor, tmp_path: Path, drive: Driver) -> RegisteredModel:
     """A chat model that really answers."""
     tmp_path.chmod(0o755)
-    write_tiny_llama(tmp_path / "weights" / "tiny.gguf")
+    tiny_llama(tmp_path / "weights" / "tiny.gguf")
     return ready_model(editor_actor.project, weights_path=str(tmp_path / "weights"), entry_file="tiny.gguf")
 
 
