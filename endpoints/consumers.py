@@ -93,10 +93,10 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Send until the socket ends; raises Refused when it has to end."""
         raise NotImplementedError
 
-    async def rest(self, since: float, beat: float = BEAT_S) -> None:
-        """Wait for a message, for `beat` seconds at most; never less than a frame after `since`."""
+    async def rest(self, since: float, until: float) -> None:
+        """Wait for a message, till the next beat or `until` at most; never less than a frame after `since`."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.wake.wait(), beat)
+            await asyncio.wait_for(self.wake.wait(), max(0.0, min(BEAT_S, until - time.monotonic())))
         pause = FRAME_S - (time.monotonic() - since)
         if pause > 0:
             await asyncio.sleep(pause)
@@ -196,7 +196,7 @@ class PageConsumer(LiveConsumer):
                     sent = fragments
             if html or not knocked:
                 await self.send(html)
-            await self.rest(started)
+            await self.rest(started, looked + CHECK_S)
 
     async def _ask_again(self) -> None:
         before = self.page
@@ -284,7 +284,7 @@ class LogConsumer(LiveConsumer):
                 await self.send(json.dumps({"all": False, "lines": lines}))
             elif started - asked < CHECK_S:
                 await self.send("")
-            await self.rest(started)
+            await self.rest(started, asked + CHECK_S)
 
 
 def _language(scope: Mapping[str, Any]) -> str:
