@@ -11,6 +11,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 from redis.exceptions import RedisError
 
+from endpoints import gateway_feed
+
 logger = logging.getLogger(__name__)
 
 
@@ -36,13 +38,27 @@ def _redis() -> None:
     cache.get("readyz")
 
 
-CHECKS: dict[str, Callable[[], None]] = {"database": _database, "redis": _redis}
+class NotReady(Exception):
+    """A part answers, and says that it does not work."""
+
+
+def _gateway() -> None:
+    """At least one gateway has asked for its snapshot in the last seconds, and each one serves what it was given."""
+    gateways = gateway_feed.cluster().live_gateways()
+    if not gateways:
+        raise NotReady("no gateway agent has asked for its snapshot lately")
+    for gateway in gateways:
+        if gateway.rejected or not gateway.applied:
+            raise NotReady(f"gateway {gateway.gateway_id}: {gateway.rejected or 'serves nothing yet'}")
+
+
+CHECKS: dict[str, Callable[[], None]] = {"database": _database, "redis": _redis, "gateway": _gateway}
 
 
 def _outcome(name: str, check: Callable[[], None]) -> str:
     try:
         check()
-    except (DatabaseError, RedisError, OSError) as error:
+    except (DatabaseError, RedisError, OSError, NotReady) as error:
         # The answer is public: what exactly went wrong stands in the log alone.
         logger.warning("Not ready, %s: %s", name, error)
         return "unavailable"

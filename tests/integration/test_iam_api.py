@@ -355,28 +355,3 @@ class TestSchema:
         assert response.status_code == 200
         assert b"<style" not in response.content
         assert b"<script>" not in response.content
-
-
-class TestOperations:
-    def test_healthz(self, client: Client) -> None:
-        assert client.get("/healthz").json() == {"status": "ok"}
-
-    def test_readyz(self, client: Client) -> None:
-        response = client.get("/readyz")
-        assert response.status_code == 200
-        assert response.json()["checks"] == {"database": "ok", "redis": "ok"}
-
-    def test_redis_away(self, client: Client, settings: Any) -> None:
-        settings.CACHES = {
-            "default": {
-                "BACKEND": "config.cache.SharedRedisCache",
-                "LOCATION": "unix:///nonexistent/redis.sock",
-            }
-        }
-        try:
-            response = client.get("/readyz")
-        finally:
-            settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
-        assert response.status_code == 503
-        assert response.json()["checks"] == {"database": "ok", "redis": "unavailable"}
-        assert b"nonexistent" not in response.content
