@@ -22,7 +22,7 @@ def run() -> list[Result]:
     """Medians of ROUNDS deployments of all-MiniLM-L6-v2, image and weights present."""
     with tempfile.TemporaryDirectory(prefix="berth-bench-") as folder:
         where = place(Path(folder), runtime="docker")
-        _take_weights(where.home / "models")
+        take_weights(where.home / "models")
         with platform(where) as running:
             running.line(r"Berth is up after", timeout_s=180)
             env = {**os.environ, **where.env, "PYTHONPATH": PYTHONPATH}
@@ -51,7 +51,7 @@ def run() -> list[Result]:
     ]
 
 
-def _take_weights(models: Path) -> None:
+def take_weights(models: Path) -> None:
     """The file that an earlier demo made, if there is one: converting it again is not what is measured."""
     made = ROOT / "var" / "models" / "all-MiniLM-L6-v2.gguf"
     if made.is_file():
