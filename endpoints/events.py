@@ -7,7 +7,8 @@ from typing import Any
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from endpoints.models import Endpoint, Event
+from endpoints.errors import describe
+from endpoints.models import Endpoint, Event, Status
 from iam.actors import Actor
 
 SENTENCES: dict[str, Promise] = {
@@ -28,6 +29,9 @@ SENTENCES: dict[str, Promise] = {
     "image.pulled": _("Image %(image)s was fetched"),
 }
 
+# What of a failure's evidence an event repeats: what its sentence needs, never logs.
+TOLD = ("exit_code", "memory", "port", "path", "seconds", "image")
+
 
 def record(endpoint: Endpoint, kind: str, actor: Actor | None = None, **params: Any) -> Event:
     """Write one event. `params` must hold nothing secret."""
@@ -47,7 +51,19 @@ def sentence(event: Event) -> str:
     words = SENTENCES.get(event.kind)
     if words is None:
         return event.kind
+    params = {name: _in_words(name, value, event) for name, value in event.params.items()}
     try:
-        return str(str(words) % event.params)
+        return str(str(words) % params)
     except (KeyError, TypeError, ValueError):
         return str(words)
+
+
+def _in_words(name: str, value: Any, event: Event) -> Any:
+    """A code becomes its sentence, a status its word, a replica's long name the part that tells it apart."""
+    if name == "reason":
+        return describe(str(value), event.params).message
+    if name in ("before", "after") and value in Status.values:
+        return Status(value).label
+    if name == "replica":
+        return str(value).removeprefix(f"berth-{event.target}-")
+    return value

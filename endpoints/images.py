@@ -60,7 +60,9 @@ def _failed(replica: Replica, image: str, failure: RuntimeFailure) -> None:
         Replica.objects.filter(pk=replica.pk, state=ReplicaState.WAITING).update(**columns)
         if not failure.transient:
             DeployPhase.objects.filter(replica=replica, finished_at=None).update(finished_at=timezone.now())
-            events.record(replica.endpoint, "replica.failed", replica=replica.name, reason=failure.code)
+            events.record(
+                replica.endpoint, "replica.failed", replica=replica.name, reason=failure.code, image=image
+            )
 
 
 def _reporter(replica: Replica) -> Callable[[PullProgress], None]:

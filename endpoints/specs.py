@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from endpoints.capacity import shortfall
 from endpoints.models import Endpoint, InstanceType, Replica, Revision
 from registry import spec
 from registry.facts import facts_of
@@ -75,14 +76,10 @@ def blocked_reason(revision: Revision, where: RuntimeInfo) -> tuple[str, dict[st
 
 
 def _no_capacity(size: InstanceType, where: RuntimeInfo) -> tuple[str, dict[str, Any]]:
-    has_gib = where.memory_bytes / 2**30
-    if size.vcpu > where.cpus:
-        needs, has = f"{size.vcpu:g} CPUs", f"{where.cpus}"
-    elif size.memory_gib > has_gib:
-        needs, has = f"{size.memory_gib:g} GiB RAM", f"{has_gib:.1f} GiB"
-    else:
+    missing = shortfall(size, where.cpus, where.memory_bytes)
+    if missing is None:
         return "", {}
-    return "no_capacity", {"instance_type": size.name, "needs": needs, "has": has}
+    return "no_capacity", {"instance_type": size.name, "needs": missing.needs, "has": missing.has}
 
 
 def container_spec(replica: Replica, endpoint: Endpoint) -> ContainerSpec:

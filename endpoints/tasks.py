@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from celery import shared_task
+import logging
 
-from endpoints import queue
+from celery import shared_task
+from redis.exceptions import RedisError
+
+from endpoints import capacity, queue
 from endpoints.images import pull_for
 from endpoints.models import Endpoint
 from endpoints.orphans import remove_strangers
 from endpoints.reconciler.run import reconcile as run
 from endpoints.runtime import current_runtime
+from runtimes.errors import RuntimeFailure
+
+log = logging.getLogger(__name__)
 
 
 @shared_task(ignore_result=True)
@@ -31,4 +37,9 @@ def sweep() -> None:
     """Look at every endpoint: what a lost task, message or worker left behind is found here."""
     for endpoint_id in Endpoint.objects.values_list("pk", flat=True).iterator():
         queue.reconcile_in(endpoint_id, 0)
-    remove_strangers(current_runtime())
+    runtime = current_runtime()
+    remove_strangers(runtime)
+    try:
+        capacity.publish(runtime.info())
+    except (RuntimeFailure, RedisError) as error:
+        log.warning("the machine's capacity is not known: %s", error)

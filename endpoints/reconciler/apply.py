@@ -202,9 +202,8 @@ def _fail(action: Fail, endpoint: Endpoint, runtime: Runtime) -> None:
         _update(replica, state=ReplicaState.FAILED, ended_at=now, reason_code=action.code, evidence=evidence)
         phases.close(replica.id, now)
         kind = "replica.lost" if action.code == "container_gone" else "replica.failed"
-        events.record(
-            endpoint, kind, replica=replica.name, reason=action.code, exit_code=evidence.get("exit_code")
-        )
+        told = {name: evidence[name] for name in events.TOLD if name in evidence}
+        events.record(endpoint, kind, replica=replica.name, reason=action.code, **told)
 
 
 def _expectations(replica: ReplicaView) -> Mapping[str, Any]:

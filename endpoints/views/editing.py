@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from endpoints import services
+from endpoints.capacity import known_shortfall
 from endpoints.fit import ModelNeeds, Offer, misfit
 from endpoints.forms import EndpointForm, initial_of, setting_groups, spec_from
 from endpoints.models import Endpoint, InstanceType, Region
@@ -206,7 +207,7 @@ def _types(
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in InstanceType.objects.filter(enabled=True):
         offer = Offer(row.gpu_count, row.vram_gib, row.memory_gib)
-        reason = misfit(needs, offer) if needs else ""
+        reason = (misfit(needs, offer) if needs else "") or _too_big(row)
         groups.setdefault(row.family, []).append(
             {
                 "row": row,
@@ -216,3 +217,10 @@ def _types(
             }
         )
     return [{"family": family, "rows": rows} for family, rows in groups.items()]
+
+
+def _too_big(size: InstanceType) -> str:
+    missing = known_shortfall(size)
+    if missing is None:
+        return ""
+    return _("needs %(needs)s, this machine has %(has)s") % {"needs": missing.needs, "has": missing.has}
