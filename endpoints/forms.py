@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from endpoints.models import Endpoint
 from endpoints.services import EndpointSpec, present_values
 from registry.frameworks import DefinitionError, FrameworkDefinition, definition_of, validate_settings
 from registry.models import RegisteredModel
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
 
 _INTEGER = re.compile(r"[+-]?\d{1,12}")
 NUMBERS = (
@@ -39,7 +41,7 @@ def setting_input(framework: str, key: str) -> str:
     return f"setting.{framework}.{key}"
 
 
-def _number(label: Promise) -> forms.CharField:
+def _number(label: StrOrPromise) -> forms.CharField:
     widget = forms.TextInput(attrs={"inputmode": "numeric", "autocomplete": "off", "class": "num"})
     return forms.CharField(label=label, required=False, max_length=20, widget=widget)
 

@@ -153,7 +153,7 @@ def test_a_deployment_is_followed_without_a_request_or_reload(running: Console, 
 def test_a_failure_brings_its_card_and_the_way_out(running: Console, page: Page) -> None:
     endpoint = running.do(f"new('failing', {EDITOR!r})")
     page.goto(f"/inference/{endpoint}/")
-    running.do(f"fail({endpoint!r}, replica({endpoint!r}), 'loading weights\nKilled')")
+    running.do(f"fail({endpoint!r}, replica({endpoint!r}), 'loading weights, then Killed')")
     card = page.locator("#ep-cause")
     expect(card).to_contain_text("more than its 4 GiB of memory")
     expect(card).to_contain_text("137 (SIGKILL)")
