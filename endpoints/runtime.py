@@ -19,4 +19,10 @@ def owner() -> str:
 @lru_cache(maxsize=1)
 def current_runtime() -> Runtime:
     """The driver that BERTH_RUNTIME names, made once a process."""
-    return choose(settings.BERTH_RUNTIME, home=settings.BERTH_HOME, owner=owner()).runtime
+    choice = choose(
+        settings.BERTH_RUNTIME,
+        home=settings.BERTH_HOME,
+        owner=owner(),
+        subnet_pool=settings.BERTH_SUBNET_POOL,
+    )
+    return choice.runtime

@@ -12,6 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from endpoints import events
+from endpoints.live import forget_log
 from endpoints.models import Endpoint, PhaseName, Replica, ReplicaState
 from endpoints.queue import pull_soon
 from endpoints.reconciler import phases
@@ -235,6 +236,8 @@ def _finish(endpoint: Endpoint, runtime: Runtime) -> None:
     others = Endpoint.objects.filter(project=endpoint.project_id).exclude(pk=endpoint.pk)
     if not others.exists():
         runtime.remove_network(endpoint.project_id)
+    for name in endpoint.replicas.values_list("name", flat=True):
+        forget_log(name)
     with transaction.atomic():
         events.record(endpoint, "endpoint.deleted")
         endpoint.delete()

@@ -49,6 +49,9 @@ _MAX_LOG_BYTES = 2_000_000
 _SILENCE_S = 600.0  # pulls, imports and builds say something more often than that
 
 
+DEFAULT_POOL = "10.213.0.0/16"
+
+
 class DockerRuntime:
     """One engine, one owner.
 
@@ -66,7 +69,7 @@ class DockerRuntime:
         owner: str,
         *,
         base_url: str | None = None,
-        subnet_pool: str = "10.213.0.0/16",
+        subnet_pool: str = DEFAULT_POOL,
         reach: Reach = "auto",
         timeout_s: int = 30,
     ) -> None:

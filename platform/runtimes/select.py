@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runtimes import images
 from runtimes.contract import Runtime
-from runtimes.docker import DockerRuntime
+from runtimes.docker import DEFAULT_POOL, DockerRuntime
 from runtimes.errors import RuntimeFailure, RuntimeNotPermitted, UnknownRuntime
 from runtimes.process import ProcessRuntime
 
@@ -22,7 +22,7 @@ class Choice:
     why: str
 
 
-def choose(kind: str, *, home: Path, owner: str) -> Choice:
+def choose(kind: str, *, home: Path, owner: str, subnet_pool: str = DEFAULT_POOL) -> Choice:
     """The driver for `auto`, `docker` or `process`. Raises UnknownRuntime for everything else.
 
     `docker` is taken at its word: an engine that does not answer now may do so later. `auto` asks the engine, and
@@ -32,11 +32,16 @@ def choose(kind: str, *, home: Path, owner: str) -> Choice:
         return Choice(ProcessRuntime(home, owner), "BERTH_RUNTIME says so")
     if kind == "docker":
         problem = _problem(owner)
-        return Choice(DockerRuntime(owner), problem or _good_news(owner, "BERTH_RUNTIME says so"))
+        return Choice(
+            DockerRuntime(owner, subnet_pool=subnet_pool),
+            problem or _good_news(owner, "BERTH_RUNTIME says so"),
+        )
     if kind == "auto":
         problem = _problem(owner)
         if not problem:
-            return Choice(DockerRuntime(owner), _good_news(owner, "a Docker Engine answers"))
+            return Choice(
+                DockerRuntime(owner, subnet_pool=subnet_pool), _good_news(owner, "a Docker Engine answers")
+            )
         return Choice(ProcessRuntime(home, owner), problem)
     if kind == "swarm":
         raise UnknownRuntime("BERTH_RUNTIME=swarm does not exist yet; use docker, process or auto")

@@ -1,0 +1,185 @@
+"""The management API's shapes for endpoints and what belongs to them (contract §4). The rules are in
+endpoints.validation, not here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from endpoints import events
+from endpoints.errors import describe
+from endpoints.live import LOG_TAIL_LINES
+from endpoints.models import Endpoint, Event, InstanceType, Region, Replica, Revision, Status
+
+
+class RegionSerializer(serializers.ModelSerializer[Region]):
+    """A place with capacity."""
+
+    class Meta:
+        model = Region
+        fields = ["code", "name"]
+
+
+class InstanceTypeSerializer(serializers.ModelSerializer[InstanceType]):
+    """CPU, RAM and GPUs of a replica; vcpu and memory_gib 0 mean no limit."""
+
+    class Meta:
+        model = InstanceType
+        fields = [
+            "name",
+            "family",
+            "vcpu",
+            "memory_gib",
+            "gpu",
+            "gpu_count",
+            "vram_gib_per_gpu",
+            "price_month",
+            "currency",
+        ]
+
+
+class AutoscalingSerializer(serializers.Serializer[Any]):
+    """Thresholds; null turns one off."""
+
+    cpu_percent = serializers.IntegerField(allow_null=True, required=False)
+    memory_percent = serializers.IntegerField(allow_null=True, required=False)
+    gpu_percent = serializers.IntegerField(allow_null=True, required=False)
+    latency_ms = serializers.IntegerField(allow_null=True, required=False)
+    idle_timeout_s = serializers.IntegerField(allow_null=True, required=False)
+
+
+class ReasonSerializer(serializers.Serializer[Any]):
+    """Why the status is what it is."""
+
+    code = serializers.CharField()
+    message = serializers.CharField()
+    action = serializers.CharField()
+
+
+class EndpointSerializer(serializers.Serializer[Endpoint]):
+    """An endpoint as contract §4 shows it. The rules are in endpoints.validation, not here."""
+
+    id = serializers.CharField(read_only=True)
+    name = serializers.CharField(allow_blank=True, trim_whitespace=False)
+    region = serializers.CharField(source="region_id")
+    model = serializers.CharField(source="revision.model_id")
+    instance_type = serializers.CharField(source="revision.instance_type_id")
+    settings = serializers.DictField(source="revision.settings", required=False)
+    min_replicas = serializers.IntegerField(default=1)
+    max_replicas = serializers.IntegerField(default=1)
+    private = serializers.BooleanField(default=True)
+    autoscaling = AutoscalingSerializer(source="*", required=False)
+    url = serializers.CharField(read_only=True)
+    status = serializers.ChoiceField(choices=Status.choices, read_only=True)
+    status_reason = serializers.SerializerMethodField()
+    conditions = serializers.ListField(child=serializers.DictField(), read_only=True)
+    replica_count = serializers.SerializerMethodField()
+    revision = serializers.IntegerField(source="revision.number", read_only=True)
+    created_at = serializers.DateTimeField(read_only=True)
+    updated_at = serializers.DateTimeField(read_only=True)
+
+    @extend_schema_field(ReasonSerializer(allow_null=True))
+    def get_status_reason(self, endpoint: Endpoint) -> dict[str, str] | None:
+        """{code, message, action}, null when ACTIVE."""
+        if not endpoint.reason_code:
+            return None
+        reason = describe(endpoint.reason_code, endpoint.reason_params)
+        return {"code": reason.code, "message": reason.message, "action": reason.action}
+
+    @extend_schema_field(
+        {"type": "object", "properties": {"wanted": {"type": "integer"}, "ready": {"type": "integer"}}}
+    )
+    def get_replica_count(self, endpoint: Endpoint) -> dict[str, int]:
+        """Replicas that should serve and that do."""
+        return {"wanted": endpoint.wanted_replicas, "ready": endpoint.ready_replicas}
+
+
+class EventSerializer(serializers.ModelSerializer[Event]):
+    """What happened, in words too."""
+
+    message = serializers.SerializerMethodField()
+    actor = serializers.CharField(source="actor_name")
+
+    class Meta:
+        model = Event
+        fields = ["id", "kind", "message", "actor", "params", "at"]
+
+    def get_message(self, event: Event) -> str:
+        """The event as a sentence."""
+        return events.sentence(event)
+
+
+class ReplicaSerializer(serializers.ModelSerializer[Replica]):
+    """One replica, dead ones included, with its way through the phases."""
+
+    revision = serializers.IntegerField(source="revision.number")
+    reason = serializers.SerializerMethodField()
+    phases = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Replica
+        fields = [
+            "id",
+            "name",
+            "slot",
+            "attempt",
+            "revision",
+            "state",
+            "runtime",
+            "reason",
+            "evidence",
+            "created_at",
+            "started_at",
+            "ready_at",
+            "ended_at",
+            "phases",
+        ]
+
+    @extend_schema_field(ReasonSerializer(allow_null=True))
+    def get_reason(self, replica: Replica) -> dict[str, str] | None:
+        """Why it waits or failed."""
+        if not replica.reason_code:
+            return None
+        reason = describe(replica.reason_code, replica.evidence)
+        return {"code": reason.code, "message": reason.message, "action": reason.action}
+
+    @extend_schema_field({"type": "array", "items": {"type": "object"}})
+    def get_phases(self, replica: Replica) -> list[dict[str, Any]]:
+        """Name, beginning, end and, for the pull, bytes."""
+        return [
+            {
+                "name": phase.name,
+                "started_at": phase.started_at,
+                "finished_at": phase.finished_at,
+                "bytes_done": phase.bytes_done,
+                "bytes_total": phase.bytes_total,
+            }
+            for phase in replica.phases.all()
+        ]
+
+
+class RevisionSerializer(serializers.ModelSerializer[Revision]):
+    """One configuration."""
+
+    author = serializers.CharField(source="created_by", default="")
+
+    class Meta:
+        model = Revision
+        fields = ["number", "model", "instance_type", "settings", "author", "created_at"]
+
+
+class LogsQuery(serializers.Serializer[Any]):
+    """Which lines are asked for."""
+
+    replica = serializers.UUIDField(required=False)
+    tail = serializers.IntegerField(min_value=1, max_value=LOG_TAIL_LINES, default=200)
+
+
+class LogsSerializer(serializers.Serializer[Any]):
+    """Lines of one replica, oldest first."""
+
+    replica = serializers.CharField()
+    name = serializers.CharField()
+    lines = serializers.ListField(child=serializers.CharField())
