@@ -64,6 +64,7 @@ def build(root: Path = ROOT) -> str:
     _collect(root / "node_modules", fresh)
     (fresh / STAMP).write_text(wanted)
     shutil.rmtree(vendor, ignore_errors=True)
+    vendor.parent.mkdir(exist_ok=True)
     fresh.rename(vendor)
     size = sum(f.stat().st_size for f in vendor.iterdir()) // 1024
     return f"front-end assets: built {len(FILES)} files and {len(ICONS)} icons ({size} KiB) in static/vendor"
