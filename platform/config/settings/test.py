@@ -11,6 +11,11 @@ if "BERTH_HOME" not in os.environ:
     _maker, _home = os.getpid(), os.environ["BERTH_HOME"]
     atexit.register(lambda: shutil.rmtree(_home, ignore_errors=True) if os.getpid() == _maker else None)
 
+# Workers of one test run are processes of their own, with servers of their own.
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+if _worker and not os.environ["BERTH_HOME"].endswith(f"/{_worker}"):
+    os.environ["BERTH_HOME"] += f"/{_worker}"
+
 from config.settings.base import *
 
 BERTH_RUNTIME = "fake"
@@ -22,3 +27,5 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 CELERY_BROKER_URL = "memory://"
+# Django's test client calls itself "testserver": the redirect to the configured address has tests of its own.
+MIDDLEWARE = [name for name in MIDDLEWARE if name != "config.middleware.CanonicalAddress"]
