@@ -20,16 +20,20 @@ def reconcile_soon(endpoint_id: str) -> None:
 
 
 def reconcile_in(endpoint_id: str, delay_s: float) -> None:
-    """Reconcile again after `delay_s`. Hints from several sides must not multiply into several polling chains: one
-    pending look and one immediate one are enough for an endpoint."""
-    kind = "later" if delay_s else "now"
+    """Reconcile again after `delay_s`. Looks that wait for each other's rhythm must not multiply into several polling
+    chains: one pending look of a delay is enough for an endpoint. A look at once is never left out: the one that
+    runs just now may have looked before what this hint is about."""
+    if delay_s and not _first_to_ask(endpoint_id, delay_s):
+        return
+    _send("endpoints.tasks.reconcile", endpoint_id, delay_s)
+
+
+def _first_to_ask(endpoint_id: str, delay_s: float) -> bool:
     try:
-        fresh = cache.add(f"reconcile-pending:{kind}:{endpoint_id}", 1, timeout=max(delay_s, 0.05))
+        return cache.add(f"reconcile-pending:{delay_s:g}:{endpoint_id}", 1, timeout=float(delay_s))
     except (RedisError, OSError) as error:
         log.warning("Redis does not answer (%s): %s waits for the sweep", error, endpoint_id)
-        return
-    if fresh:
-        _send("endpoints.tasks.reconcile", endpoint_id, delay_s)
+        return False
 
 
 def pull_soon(replica_id: str) -> None:

@@ -3,12 +3,16 @@
 Under ASGI every request has a thread of its own, and Django makes a cache object, with a pool of its own, for
 each thread: every request would connect to Redis anew, which takes longer than all the rest of a token call's
 work on it. redis-py's pools are safe to share between threads and notice a fork.
+
+Django's backend counts time in whole seconds and makes 0 of anything shorter, which keeps nothing at all: `add`
+keeps fractions, in milliseconds.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.cache.backends.redis import RedisCache, RedisCacheClient
 
 
@@ -21,6 +25,14 @@ class SharedRedisCacheClient(RedisCacheClient):
         super().__init__(servers, *args, **kwargs)
         self._pools = self._shared.setdefault(tuple(servers), {})
 
+    _serializer: Any  # RedisCacheClient makes it
+
+    def add_briefly(self, key: str, value: Any, seconds: float) -> bool:
+        """Set unless it is there, for `seconds`, which need not be whole."""
+        client = self.get_client(key, write=True)
+        milliseconds = max(1, round(seconds * 1000))
+        return bool(client.set(key, self._serializer.dumps(value), px=milliseconds, nx=True))
+
 
 class SharedRedisCache(RedisCache):
     """`BACKEND` for settings.CACHES."""
@@ -28,3 +40,10 @@ class SharedRedisCache(RedisCache):
     def __init__(self, server: str, params: dict[str, Any]) -> None:
         super().__init__(server, params)
         self._class = SharedRedisCacheClient
+
+    def add(self, key: str, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
+        """Whether it was not there and is now. `timeout` in seconds, fractions count."""
+        if not isinstance(timeout, float):
+            return bool(super().add(key, value, timeout, version=version))
+        client: Any = self._cache
+        return bool(client.add_briefly(self.make_and_validate_key(key, version=version), value, timeout))
