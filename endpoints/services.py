@@ -84,34 +84,43 @@ def update_endpoint(*, actor: Actor, endpoint: Endpoint, changes: Mapping[str, A
 
     What a replica is made of makes a new revision, which is rolled out; the rest takes effect in place.
     """
-    present = present_values(endpoint)
-    unknown = set(changes) - set(present)
+    unknown = set(changes) - set(present_values(endpoint))
     if unknown:
         raise ValidationError({name: [_("This can't be changed.")] for name in sorted(unknown)})
-    changed = {name for name, value in changes.items() if _differs(present[name], value)}
-    if not changed:
-        return endpoint
-    cleaned = clean(endpoint.project, {**present, **changes, "region": endpoint.region_id}, endpoint=endpoint)
     try:
         with transaction.atomic():
+            # Compared under the lock: what somebody else has just changed must not be turned back.
             locked = _lock(endpoint)
-            for name in _COLUMNS:
-                setattr(locked, name, cleaned[name])
-            if changed & REVISION_FIELDS:
-                revision = _revise(locked, actor, cleaned)
-                events.record(
-                    locked,
-                    "endpoint.revised",
-                    actor,
-                    number=revision.number,
-                    fields=", ".join(sorted(changed)),
-                )
-            else:
-                events.record(locked, "endpoint.changed", actor, fields=", ".join(sorted(changed)))
-            _wanted_changed(locked)
+            return _update(actor, locked, changes)
     except IntegrityError as error:
-        raise duplicate_name(cleaned["name"]) from error
-    return locked
+        raise duplicate_name(str(changes.get("name", endpoint.name))) from error
+
+
+def _update(actor: Actor, endpoint: Endpoint, changes: Mapping[str, Any]) -> Endpoint:
+    present = present_values(endpoint)
+    if not any(_differs(present[name], value) for name, value in changes.items()):
+        return endpoint
+    cleaned = clean(endpoint.project, {**present, **changes, "region": endpoint.region_id}, endpoint=endpoint)
+    changed = sorted(name for name in changes if _differs(present[name], _as_present(cleaned, name)))
+    if not changed:
+        return endpoint
+    for name in _COLUMNS:
+        setattr(endpoint, name, cleaned[name])
+    fields = ", ".join(changed)
+    if REVISION_FIELDS.intersection(changed):
+        revision = _revise(endpoint, actor, cleaned)
+        events.record(endpoint, "endpoint.revised", actor, number=revision.number, fields=fields)
+    else:
+        events.record(endpoint, "endpoint.changed", actor, fields=fields)
+    _wanted_changed(endpoint)
+    return endpoint
+
+
+def _as_present(cleaned: Mapping[str, Any], name: str) -> Any:
+    """A cleaned value in the form that `present_values` has: rows as their ids."""
+    if name in ("model_id", "instance_type"):
+        return str(cleaned["model" if name == "model_id" else name].pk)
+    return cleaned[name]
 
 
 def pause_endpoint(*, actor: Actor, endpoint: Endpoint) -> Endpoint:
@@ -147,11 +156,15 @@ def present_values(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _differs(old: Any, new: Any) -> bool:
-    return (str(old) if old is not None else None) != (str(new) if new is not None else None)
+    if old is None or new is None:
+        return old is not new
+    return bool(old != new) and str(old) != str(new)
 
 
 def _lock(endpoint: Endpoint) -> Endpoint:
-    locked = Endpoint.objects.select_for_update().get(pk=endpoint.pk)
+    locked = Endpoint.objects.select_for_update().filter(pk=endpoint.pk).first()
+    if locked is None:
+        raise ValidationError({"__all__": [_("The endpoint has been deleted.")]})
     if locked.deleting_at:
         raise ValidationError({"__all__": [_("The endpoint is being deleted.")]})
     return locked

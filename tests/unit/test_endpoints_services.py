@@ -145,3 +145,29 @@ def test_deleting_twice_is_fine_and_nothing_else_is_possible_after(editor_actor:
     assert Event.objects.filter(kind="endpoint.delete_requested").count() == 1
     with pytest.raises(ValidationError, match="being deleted"):
         services.pause_endpoint(actor=editor_actor, endpoint=deleting)
+
+
+def test_two_people_who_change_different_things_keep_both_changes(editor_actor: Actor) -> None:
+    seen_by_one = new_endpoint(editor_actor)
+    seen_by_other = Endpoint.objects.get(pk=seen_by_one.pk)
+    services.update_endpoint(actor=editor_actor, endpoint=seen_by_one, changes={"max_replicas": 4})
+    both = services.update_endpoint(actor=editor_actor, endpoint=seen_by_other, changes={"private": False})
+    assert (both.max_replicas, both.private) == (4, False)
+
+
+def test_the_same_settings_in_another_order_or_as_text_are_no_revision(editor_actor: Actor) -> None:
+    endpoint = new_endpoint(editor_actor, settings={"max_sequences": 8, "max_context": 512})
+    same = {"max_context": "512", "max_sequences": "8"}
+    services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes={"settings": same})
+    endpoint.refresh_from_db()
+    assert (endpoint.generation, endpoint.revisions.count()) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "service", [services.pause_endpoint, services.retry_endpoint, services.delete_endpoint]
+)
+def test_what_is_gone_between_the_page_and_the_click_is_said(editor_actor: Actor, service: Any) -> None:
+    endpoint = new_endpoint(editor_actor)
+    Endpoint.objects.filter(pk=endpoint.pk).delete()
+    with pytest.raises(ValidationError, match="has been deleted"):
+        service(actor=editor_actor, endpoint=endpoint)
