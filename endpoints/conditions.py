@@ -73,7 +73,8 @@ def as_json(
                 "type": condition.type,
                 "status": condition.status,
                 "reason": condition.reason,
-                "params": dict(condition.params),
+                # A dead replica's log stays with the replica: every answer of the API would carry it otherwise.
+                "params": {name: value for name, value in condition.params.items() if name != "logs"},
                 "generation": generation,
                 "since": previous["since"] if same else now,
             }

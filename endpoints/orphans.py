@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def remove_strangers(runtime: Runtime) -> list[str]:
-    """Remove every container of this installation that belongs to no endpoint; answers their names."""
+    """Remove every container of this installation that belongs to no endpoint; answers who is gone."""
     try:
         found = runtime.list()
     except RuntimeFailure as failure:
@@ -20,8 +20,15 @@ def remove_strangers(runtime: Runtime) -> list[str]:
         return []
     known = set(Endpoint.objects.values_list("pk", flat=True))
     strangers = [item.name for item in found if item.labels.get(LABEL_ENDPOINT) not in known]
-    for name in strangers:
-        log.info("removing %s: its endpoint is gone", name)
+    return [name for name in strangers if _removed(name, runtime)]
+
+
+def _removed(name: str, runtime: Runtime) -> bool:
+    log.info("removing %s: its endpoint is gone", name)
+    try:
         runtime.stop(name)
         runtime.remove(name)
-    return strangers
+    except RuntimeFailure as failure:  # one that can't be removed must not keep the others
+        log.warning("%s could not be removed, the next sweep tries again: %s", name, failure.evidence)
+        return False
+    return True
