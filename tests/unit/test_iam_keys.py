@@ -183,7 +183,7 @@ class TestVerify:
             "project": "prj-1",
             "roles": ["aiplatform.admin"],
             "iat": now,
-            "exp": now + 600,
+            "exp": now + 86_400,
             "jti": "1",
         } | changes
         return {name: value for name, value in claims.items() if value is not None}
