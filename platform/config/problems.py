@@ -7,6 +7,7 @@ stands under `non_field_errors`. `type` is a stable name, `urn:berth:problem:<co
 from __future__ import annotations
 
 import logging
+import sys
 from http import HTTPStatus
 from typing import Any
 
@@ -14,8 +15,10 @@ from django.core.exceptions import PermissionDenied
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db.models import ProtectedError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.template import loader
 from django.utils.translation import gettext as _
 from django.views import defaults
+from redis.exceptions import RedisError
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as drf_exception_handler
@@ -137,7 +140,19 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """`handler500`: a defect. Django has logged it."""
+    """`handler500`: a defect, or Redis being away, which passes. Django has logged either."""
+    if isinstance(sys.exc_info()[1], RedisError):
+        response = _redis_away(request)
+        response["Retry-After"] = "5"
+        return response
     if _wants_problem(request):
         return _respond(500, _("Something went wrong on our side. The log of the web process says what."))
     return defaults.server_error(request)
+
+
+def _redis_away(request: HttpRequest) -> HttpResponse:
+    if _wants_problem(request):
+        return _respond(
+            503, _("Redis does not answer. Try again in a moment, or ask who runs this platform.")
+        )
+    return HttpResponse(loader.get_template("503.html").render({}, request), status=503)
