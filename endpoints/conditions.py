@@ -31,7 +31,11 @@ def derive(desired: Desired, conditions: Sequence[Condition]) -> Verdict:
     progress, failed, blocked = by_type.get(PROGRESSING), by_type.get(FAILED), by_type.get(BLOCKED)
     serving = int(ready.params.get("ready", 0)) > 0
     if desired.deleting:
-        return Verdict("DELETING", "deleting")
+        return (
+            Verdict("DELETING", blocked.reason, blocked.params)
+            if blocked
+            else Verdict("DELETING", "deleting")
+        )
     if desired.paused:
         return Verdict("INACTIVE", "paused")
     if not serving:

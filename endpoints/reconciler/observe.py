@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 PROBE_TIMEOUT_S = 2.0
 
 
-def desired_of(endpoint: Endpoint, runtime: Runtime) -> Desired:
-    """What is asked for, from the endpoint's row and its revision."""
+def desired_of(endpoint: Endpoint, runtime: Runtime | None) -> Desired:
+    """What is asked for, from the endpoint's row and its revision. runtime: None where it does not answer."""
     revision = endpoint.revision
     blocked, params = _blocked(revision, runtime)
     return Desired(
@@ -40,9 +40,11 @@ def desired_of(endpoint: Endpoint, runtime: Runtime) -> Desired:
     )
 
 
-def _blocked(revision: Revision | None, runtime: Runtime) -> tuple[str, dict[str, Any]]:
+def _blocked(revision: Revision | None, runtime: Runtime | None) -> tuple[str, dict[str, Any]]:
     if revision is None:
         return "model_gone", {}
+    if runtime is None:
+        return "", {}
     try:
         return blocked_reason(revision, runtime.info())
     except RuntimeFailure:

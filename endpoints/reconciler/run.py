@@ -51,7 +51,8 @@ def _rounds(lease: Lease, runtime: Runtime) -> float | None:
         endpoint = _load(lease.endpoint_id)
         replicas = list(endpoint.replicas.select_related("revision__model__framework"))
         observed = observe(endpoint, replicas, runtime)
-        desired = desired_of(endpoint, runtime)
+        # An engine that hangs is not asked a second time: the lease would end over it.
+        desired = desired_of(endpoint, None if observed.unreachable else runtime)
         step = plan(desired, [view_of(item) for item in replicas], observed, timezone.now())
         applied = apply(step, endpoint, observed, runtime, lease)
         if applied.finished:

@@ -14,9 +14,16 @@ class Client(docker.APIClient):
     """docker-py turns the time limit off for what may take long; this one bounds the silence instead.
 
     silence_s   seconds without a byte from the engine in such a call; None: wait for ever (logs, events)
+    ask_s       the limit of a mere question, which even a busy engine answers soon: one that hangs must be known as
+                such well before a reconcile's lease ends
     """
 
     silence_s: float | None = None
+    ask_s: float = 8
+
+    def _get(self, url: str, **kwargs: Any) -> Any:
+        kwargs.setdefault("timeout", min(self.ask_s, self.timeout))
+        return super()._get(url, **kwargs)  # type: ignore[misc]  # the stubs lack it
 
     def _set_request_timeout(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         kwargs.setdefault("timeout", self.timeout)

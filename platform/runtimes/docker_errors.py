@@ -145,6 +145,10 @@ def _from_connection(error: BaseException) -> RuntimeUnreachable:
         return RuntimeNotPermitted(f"{cause.strerror}: the engine's socket may not be opened by this user")
     if isinstance(cause, FileNotFoundError):
         return RuntimeUnreachable("the engine's socket does not exist: no Docker Engine runs here")
+    if isinstance(cause, ConnectionRefusedError):
+        return RuntimeUnreachable("nobody answers at the engine's address (connection refused)")
+    if "timed out" in str(cause).lower():
+        return RuntimeUnreachable(f"the engine takes connections but gives no answer in time ({cause})")
     return RuntimeUnreachable(str(cause) or type(cause).__name__)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from runtimes import images
 from runtimes.contract import Runtime
 from runtimes.docker import DEFAULT_POOL, DockerRuntime
-from runtimes.errors import RuntimeFailure, RuntimeNotPermitted, UnknownRuntime
+from runtimes.errors import RuntimeFailure, RuntimeNotPermitted, RuntimeUnreachable, UnknownRuntime
 from runtimes.process import ProcessRuntime
 
 _ANSWER_WITHIN_S = 5  # while choosing only; a busy engine is slower than an absent one, but not that much
@@ -32,10 +32,10 @@ def choose(kind: str, *, home: Path, owner: str, subnet_pool: str = DEFAULT_POOL
         return Choice(ProcessRuntime(home, owner), "BERTH_RUNTIME says so")
     if kind == "docker":
         problem = _problem(owner)
-        return Choice(
-            DockerRuntime(owner, subnet_pool=subnet_pool),
-            problem or _good_news(owner, "BERTH_RUNTIME says so"),
+        why = (
+            f"{problem} Endpoints wait until then." if problem else _good_news(owner, "BERTH_RUNTIME says so")
         )
+        return Choice(DockerRuntime(owner, subnet_pool=subnet_pool), why)
     if kind == "auto":
         problem = _problem(owner)
         if not problem:
@@ -49,13 +49,18 @@ def choose(kind: str, *, home: Path, owner: str, subnet_pool: str = DEFAULT_POOL
 
 
 def _problem(owner: str) -> str:
-    """Why Docker cannot be used now, or ""."""
+    """Why Docker cannot be used now and what to do about it, or ""."""
     try:
         images.ensure_llama_cpp(DockerRuntime(owner, timeout_s=_ANSWER_WITHIN_S))
     except RuntimeNotPermitted as error:
-        return f"a Docker Engine is there, but may not be used: {error.evidence}"
+        return (
+            f"a Docker Engine is there, but may not be used: {error.evidence}."
+            " Add the user to the docker group, or run as one who may."
+        )
+    except RuntimeUnreachable as error:
+        return f"no engine answers: {error.evidence}. Start the Docker Engine to use it."
     except RuntimeFailure as error:
-        return f"no Docker: {error.evidence}"
+        return f"the Docker Engine can't be used: {error.evidence}."
     return ""
 
 
