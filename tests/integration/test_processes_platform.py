@@ -101,9 +101,7 @@ def test_every_process_that_is_killed_comes_back(where: Place, first: Running, n
     before = first.children()[name]
     before.kill()
     first.line(rf"{name} ended with signal 9; started again")
-    eventually(
-        lambda: name in first.children() and first.children()[name].pid != before.pid, f"{name} is back"
-    )
+    eventually(lambda: first.children().get(name, before).pid != before.pid, f"{name} is back")
     eventually(lambda: ready(where), "every part is ready again", 30)
 
 
