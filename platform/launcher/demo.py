@@ -147,13 +147,15 @@ class Demo:
     def deploy(self) -> str:
         """The endpoint, ACTIVE; its phases as they pass."""
         self.made.endpoint = endpoint = self._endpoint()
-        for _ in _looks(DEPLOY_PATIENCE_S, "it did not become ACTIVE"):
-            endpoint.refresh_from_db()
-            self._show_phases(endpoint)
-            if endpoint.status == Status.ACTIVE:
-                return f"ACTIVE  {endpoint.url}"
-            if endpoint.status == Status.FAILED:
-                raise StepFailed(_why(endpoint))
+        with self.terminal.doing("endpoint", "waiting for a worker") as say:
+            for _ in _looks(DEPLOY_PATIENCE_S, "it did not become ACTIVE"):
+                endpoint.refresh_from_db()
+                self._show_phases(endpoint)
+                if endpoint.status == Status.ACTIVE:
+                    return f"ACTIVE  {endpoint.url}"
+                if endpoint.status == Status.FAILED:
+                    raise StepFailed(_why(endpoint))
+                say(_present_phase(endpoint))
         raise AssertionError("unreachable")
 
     def _endpoint(self) -> Endpoint:
@@ -282,6 +284,14 @@ def _looks(patience_s: float, complaint: str) -> Iterator[None]:
         yield
         time.sleep(LOOK_EVERY_S)
     raise StepFailed(f"{complaint} within {patience_s:.0f} s")
+
+
+def _present_phase(endpoint: Endpoint) -> str:
+    phase = DeployPhase.objects.filter(replica__endpoint=endpoint, finished_at=None).last()
+    if phase is None:
+        return endpoint.get_status_display()
+    size = f"  {phase.bytes_done / 1e6:.0f} of {phase.bytes_total / 1e6:.0f} MB" if phase.bytes_total else ""
+    return f"{phase.get_name_display()}{size}"
 
 
 def _why(endpoint: Endpoint) -> str:

@@ -182,7 +182,7 @@ class Setup:
         """Where replicas run, and why. The processes are handed the answer, so that all of them agree."""
         began = time.monotonic()
         try:
-            with self.terminal.doing("runtime", "looking for a Docker Engine"):
+            with self.terminal.doing("runtime", "looking for a Docker Engine and our image"):
                 choice = select.choose(settings.BERTH_RUNTIME, home=settings.BERTH_HOME, owner=owner())
         except RuntimeFailure as error:
             raise CommandError(str(error)) from error

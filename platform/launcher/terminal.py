@@ -44,10 +44,11 @@ class Terminal:
         self.stream = stream or sys.stdout
         self.colour = wants_colour(self.stream)
         self.live = is_live(self.stream)
+        self.drawn = False  # a line that `doing` draws over stands there now
 
     def paint(self, text: str, code: str) -> str:
         """`text` in an ANSI colour, where colour is wanted."""
-        return f"\033[{code}m{text}\033[0m" if self.colour and code else text
+        return f"\033[{code}m{text}\033[0m" if self.colour and code and text else text
 
     def write(self, text: str) -> None:
         """Pass `text` on as it is."""
@@ -58,8 +59,9 @@ class Terminal:
             self.live = self.colour = False
 
     def line(self, text: str = "") -> None:
-        """One plain line."""
-        self.write(f"{text}\n")
+        """One plain line, in the place of one that is being drawn over."""
+        self.write(f"\r\033[K{text}\n" if self.drawn else f"{text}\n")
+        self.drawn = False
 
     def step(self, name: str, text: str, seconds: float | None = None) -> None:
         """One finished step of set-up: its name, its outcome, and how long it took if that is worth a word."""
@@ -75,14 +77,16 @@ class Terminal:
 
         def show(now: str) -> None:
             if self.live:
+                self.drawn = True
                 self.write(f"\r\033[K  {self.paint(f'{name:<15}', '1')} {self.paint(now + ' …', '90')}")
 
         show(text)
         try:
             yield show
         finally:
-            if self.live:
+            if self.drawn:
                 self.write("\r\033[K")
+                self.drawn = False
 
     def log(self, name: str, text: str) -> None:
         """One line of a process's log, or about a process (`berth`)."""
