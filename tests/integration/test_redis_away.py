@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
+from celery import Celery
 from django.test import Client
 
+from endpoints import queue
 from iam.models import User
 from tests.conftest import PASSWORD
 
@@ -51,3 +54,15 @@ def test_signing_in_names_redis_and_works_once_it_is_back(owner: User, away: Any
 def test_who_is_signed_in_goes_on(owner_client: Client, away: Any) -> None:
     assert {page: owner_client.get(page).status_code for page in PAGES} == dict.fromkeys(PAGES, 200)
     assert owner_client.get("/api/v1/endpoints/").status_code == 200
+
+
+def test_a_click_does_not_wait_for_a_broker_that_is_away(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Celery("test", broker="redis+socket:///nonexistent/redis.sock", set_as_current=False)
+    app.conf.broker_transport_options = settings.CELERY_BROKER_TRANSPORT_OPTIONS
+    monkeypatch.setattr(queue, "app", app)
+    began = time.monotonic()
+    queue.pull_soon("r1")
+    assert time.monotonic() - began < 3, "six seconds with Celery's own defaults"
+    assert "waits for the sweep" in caplog.text

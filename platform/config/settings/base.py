@@ -143,7 +143,14 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 # A task of a worker that was killed comes back after this; the sweep finds its endpoint sooner.
-CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "socket_keepalive": True}
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 3600,
+    "socket_keepalive": True,
+    # Of a sender: a person's click must not wait seconds for a broker that is away; the sweep sends again.
+    "connect_retries_timeout": 0.3,
+    "interval_start": 0,
+    "interval_step": 0.1,
+}
 CELERY_TASK_ROUTES = {
     # Long transfers must not keep a reconcile waiting.
     "registry.tasks.import_model": {"queue": "transfers"},
