@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from endpoints import events
@@ -43,8 +44,15 @@ def pull_for(replica_id: str, runtime: Runtime) -> None:
         log.warning("%s: %s (%s)", replica.name, failure.code, failure.evidence)
         _failed(replica, image, failure)
     else:
-        events.record(replica.endpoint, "image.pulled", image=image)
+        _pulled(replica, image)
     _tell(replica)
+
+
+def _pulled(replica: Replica, image: str) -> None:
+    with transaction.atomic():
+        # A pull takes minutes: meanwhile the replica may have been stopped, and its endpoint be gone.
+        if _waiting(replica).select_for_update().first():
+            events.record(replica.endpoint, "image.pulled", image=image)
 
 
 def _failed(replica: Replica, image: str, failure: RuntimeFailure) -> None:
@@ -57,8 +65,8 @@ def _failed(replica: Replica, image: str, failure: RuntimeFailure) -> None:
     if not failure.transient:
         columns |= {"state": ReplicaState.FAILED, "ended_at": timezone.now()}
     with transaction.atomic():
-        Replica.objects.filter(pk=replica.pk, state=ReplicaState.WAITING).update(**columns)
-        if not failure.transient:
+        waited = _waiting(replica).update(**columns)
+        if waited and not failure.transient:
             DeployPhase.objects.filter(replica=replica, finished_at=None).update(finished_at=timezone.now())
             events.record(
                 replica.endpoint, "replica.failed", replica=replica.name, reason=failure.code, image=image
@@ -74,8 +82,7 @@ def _reporter(replica: Replica) -> Callable[[PullProgress], None]:
         if now - last < REPORT_EVERY_S:
             return
         last = now
-        waiting = Replica.objects.filter(pk=replica.pk, state=ReplicaState.WAITING)
-        if not waiting.update(pull_beat_at=timezone.now()):
+        if not _waiting(replica).update(pull_beat_at=timezone.now()):
             raise NotWanted
         DeployPhase.objects.filter(replica=replica, name=PhaseName.PULLING).update(
             bytes_done=progress.done, bytes_total=progress.total
@@ -83,6 +90,11 @@ def _reporter(replica: Replica) -> Callable[[PullProgress], None]:
         endpoint_changed(replica.endpoint)
 
     return report
+
+
+def _waiting(replica: Replica) -> QuerySet[Replica]:
+    """Its row, while it still waits."""
+    return Replica.objects.filter(pk=replica.pk, state=ReplicaState.WAITING)
 
 
 def _tell(replica: Replica) -> None:
