@@ -58,7 +58,8 @@ def targets() -> GatewayTargets:
             jwks=public_jwks(),
             invoke_roles=roles_granting(Permission.INVOKE),
         ),
-        control_plane=("127.0.0.1", settings.BERTH_PORT),
+        control_plane=(settings.BERTH_LOCAL_HOST, settings.BERTH_PORT),
+        control_plane_tls=bool(settings.BERTH_TLS_CERT),
         console_origin=settings.BERTH_PUBLIC_URL,
     )
 

@@ -22,7 +22,15 @@ def control_plane(targets: GatewayTargets) -> Json:
     """The cluster of web, for tokens and discovery on the gateway's own address."""
     host, port = targets.control_plane
     # A name is allowed for the control plane: it is configured by people, replicas come from the engine.
-    return _http_cluster(names.CONTROL_PLANE, [{"endpoint": {"address": _address(host, port)}}], "STRICT_DNS")
+    cluster = _http_cluster(
+        names.CONTROL_PLANE, [{"endpoint": {"address": _address(host, port)}}], "STRICT_DNS"
+    )
+    if targets.control_plane_tls:
+        cluster["transport_socket"] = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {"@type": names.TYPE + "extensions.transport_sockets.tls.v3.UpstreamTlsContext"},
+        }
+    return cluster
 
 
 def _http_cluster(name: str, lb_endpoints: list[Json], discovery: str) -> Json:

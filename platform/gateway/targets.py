@@ -70,6 +70,8 @@ class GatewayTargets:
     """The gateway's whole duty at one moment.
 
     control_plane   host and port of web, for /accounts-api/ and discovery on the gateway's own address
+    control_plane_tls   web speaks TLS there. Its certificate names the public host, not this address, and is not
+                    checked: the way leads over loopback
     console_origin  the console's public URL: the only origin that gets CORS answers, and the Host that web is given
     """
 
@@ -77,4 +79,5 @@ class GatewayTargets:
     tokens: TokenPolicy
     control_plane: tuple[str, int]
     console_origin: str
+    control_plane_tls: bool = False
     max_request_bytes: int = 100 * 1024 * 1024

@@ -20,6 +20,8 @@ BERTH_RUN_DIR = socket_dir(BERTH_HOME)
 BERTH_PORT = env.int("BERTH_PORT", 8000)
 BERTH_GATEWAY_PORT = env.int("BERTH_GATEWAY_PORT", 8080)
 BERTH_BIND = env.str("BERTH_BIND", "127.0.0.1")
+# The address at which this machine itself reaches what is bound to BERTH_BIND.
+BERTH_LOCAL_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(BERTH_BIND, BERTH_BIND)  # noqa: S104
 BERTH_PUBLIC_URL = env.str("BERTH_PUBLIC_URL", f"http://localhost:{BERTH_PORT}").rstrip("/")
 BERTH_GATEWAY_URL = env.str("BERTH_GATEWAY_URL", f"http://localhost:{BERTH_GATEWAY_PORT}").rstrip("/")
 BERTH_TLS_CERT = env.str("BERTH_TLS_CERT", "")
