@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Django's command line for Berth."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -15,7 +16,16 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings.dev")
     from django.core.management import execute_from_command_line
 
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except OSError as error:
+        # The settings make their keys at first use, before any command could say what is wrong.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        where = error.filename or os.environ.get("BERTH_HOME", "var")
+        sys.exit(
+            f"{where}: {error.strerror}. Free space there, or set BERTH_HOME to a folder you can write to."
+        )
 
 
 if __name__ == "__main__":

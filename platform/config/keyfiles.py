@@ -20,9 +20,9 @@ def read_or_create(path: Path, make: Callable[[], str] = lambda: secrets.token_u
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(make() + "\n")
     try:
+        with os.fdopen(handle, "w") as file:
+            file.write(make() + "\n")
         os.link(draft, path)
     except FileExistsError:
         pass  # another process was first; its key counts

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.core.exceptions import ValidationError as DjangoValidationError
+from django.db import InterfaceError, OperationalError
 from django.db.models import ProtectedError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template import loader
@@ -140,9 +141,10 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """`handler500`: a defect, or Redis being away, which passes. Django has logged either."""
-    if isinstance(sys.exc_info()[1], RedisError):
-        response = _redis_away(request)
+    """`handler500`: a defect, or Redis or the database being away, which passes. Django has logged either."""
+    away = _what_is_away(sys.exc_info()[1])
+    if away:
+        response = _try_again(request, away)
         response["Retry-After"] = "5"
         return response
     if _wants_problem(request):
@@ -150,9 +152,20 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return defaults.server_error(request)
 
 
-def _redis_away(request: HttpRequest) -> HttpResponse:
+def _what_is_away(error: BaseException | None) -> str:
+    """One sentence or two; "" for a defect."""
+    if isinstance(error, RedisError):
+        return _("Redis, which counts attempts and carries messages, does not answer.")
+    if isinstance(error, OperationalError | InterfaceError):
+        return _("The database does not answer or takes no writes: it may be stopped, or its disk full.")
+    return ""
+
+
+def _try_again(request: HttpRequest, away: str) -> HttpResponse:
     if _wants_problem(request):
         return _respond(
-            503, _("Redis does not answer. Try again in a moment, or ask who runs this platform.")
+            503, _("%(what)s Try again in a moment, or ask who runs this platform.") % {"what": away}
         )
-    return HttpResponse(loader.get_template("503.html").render({}, request), status=503)
+    if request.path.startswith("/accounts-api/"):  # RFC 6749's form, as all answers of the token call
+        return JsonResponse({"error": "temporarily_unavailable", "error_description": away}, status=503)
+    return HttpResponse(loader.get_template("503.html").render({"away": away}, request), status=503)

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from supervisor import events
+from supervisor import events, loggers
 from supervisor.medusa.asyncore_25 import ExitNow
 from supervisor.options import ServerOptions
 from supervisor.states import ProcessStates, SupervisorStates
@@ -64,6 +64,14 @@ class Options(ServerOptions):  # type: ignore[misc]
         number: int | None = super().get_signal()
         self.interrupts += number == signal.SIGINT
         return signal.SIGTERM if number == signal.SIGHUP else number
+
+
+def _log_not_written(_handler: object) -> None:
+    """A log file's disk is full. The engine would print a traceback for every line, and end if that fails as well;
+    the terminal has the lines anyway."""
+
+
+loggers.Handler.handleError = _log_not_written
 
 
 class Front(Supervisor):  # type: ignore[misc]
@@ -167,8 +175,9 @@ class Front(Supervisor):  # type: ignore[misc]
         super().tick(now)
         running = {process.config.name: process.pid for process in self._processes() if process.pid}
         if running != self.recorded:
-            home.record(Path(self.plan.run_dir), running)
-            self.recorded = running
+            with suppress(OSError):  # a full disk; tried again in the next round
+                home.record(Path(self.plan.run_dir), running)
+                self.recorded = running
         if self.options.mood < SupervisorStates.RUNNING:
             return
         for process in self._processes():
