@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +47,11 @@ def place(folder: Path, runtime: str = "process") -> Place:
 
 
 @contextmanager
-def platform(where: Place, *arguments: str) -> Iterator[Running]:
-    """`manage.py up` (or other arguments) while the block runs; nothing is left afterwards."""
+def platform(where: Place, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """`manage.py up` (or other arguments) while the block runs; nothing is left afterwards.
+
+    env   added to what `where` says
+    """
     command = python("manage.py", *(arguments or ("up",)))
-    with started(command, where.home, where.env) as running:
+    with started(command, where.home, {**where.env, **(env or {})}) as running:
         yield running

@@ -11,6 +11,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings.dev")
 
 # Its reason is pickle, which we don't accept; in a container, root is the usual user.
 warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
+# Said at every loss of the broker, over six lines. Our tasks may run twice: the lease sees to it.
+warnings.filterwarnings("ignore", message=r"\s*In Celery 5.1 we introduced an optional breaking change")
 
 app = Celery("berth")
 app.config_from_object("django.conf:settings", namespace="CELERY")

@@ -91,6 +91,18 @@ def test_logs_are_kept_in_files_and_shown_line_by_line(place: Path) -> None:
         assert (place / "log" / "web.log").read_text() == "one line\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_logs_on_a_full_disk_end_nothing(place: Path) -> None:
+    (place / "log" / "web.log").symlink_to("/dev/full")
+    with front(place, program("web", SLEEPER)) as running:
+        running.line(r"web +ready")
+        running.children()["web"].kill()
+        running.line(r"web ended with signal 9")
+        eventually(lambda: running.text.count("web        ready") == 2, "it was started again")
+        assert "Traceback" not in running.text
+        assert running.stop() < 5
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_signal_stops_everything(place: Path, number: int) -> None:
     with front(place, program("web", SLEEPER), program("worker", SLEEPER)) as running:

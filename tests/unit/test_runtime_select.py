@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from runtimes import select
 from runtimes.errors import UnknownRuntime
 from tests.contract.drivers import DockerDriver
+from tests.support_processes import ROOT
 
 
 @pytest.fixture
@@ -29,6 +34,48 @@ def test_docker_is_taken_at_its_word(tmp_path: Path) -> None:
     choice = select.choose("docker", home=tmp_path, owner="test")
     assert choice.runtime.kind == "docker"
     assert "no Docker Engine runs here" in choice.why
+
+
+def test_an_engine_that_may_not_be_used_is_named_with_the_remedy(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for folder in list(tmp_path.parents)[:2]:
+        folder.chmod(0o755)
+    path = tmp_path / "engine.sock"
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(path))
+        engine.listen()
+        path.chmod(0)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, str(tmp_path)],
+            env={**os.environ, "DOCKER_HOST": f"unix://{path}", "PYTHONPATH": str(ROOT / "platform")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    docker, auto = done.stdout.splitlines()
+    for line in (docker, auto):
+        assert "may not be used: Permission denied" in line
+        assert "Add the user to the docker group" in line
+    assert docker.startswith("docker ")
+    assert docker.endswith("Endpoints wait until then.")
+    assert auto.startswith("process ")
+
+
+# Root may open every socket; what it needs is loaded before it is root no more.
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from runtimes import select
+home = Path(sys.argv[1])
+(home / "replicas").mkdir()
+if os.getuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+for kind in ("docker", "auto"):
+    choice = select.choose(kind, home=home, owner="test")
+    print(choice.runtime.kind, choice.why)
+"""
 
 
 def test_process_asks_no_engine(tmp_path: Path) -> None:
