@@ -8,7 +8,7 @@ from typing import Any
 
 from endpoints.reconciler.state import Condition, Desired
 
-READY = "Ready"  # as many replicas serve as are wanted; params: ready, wanted
+READY = "Ready"  # as many replicas serve as are wanted; params: ready, wanted, live
 ROUTED = "Routed"  # every live gateway has applied the routes to all ready replicas
 PROGRESSING = "Progressing"  # something is on its way; reason: the step
 FAILED = "Failed"  # something ended and stays ended until someone acts; reason: why
@@ -37,7 +37,7 @@ def derive(desired: Desired, conditions: Sequence[Condition]) -> Verdict:
             else Verdict("DELETING", "deleting")
         )
     if desired.paused:
-        return Verdict("INACTIVE", "paused")
+        return Verdict("INACTIVE", "pausing" if ready.params.get("live") else "paused")
     if not serving:
         return _not_serving(failed, blocked, progress)
     if failed:

@@ -46,6 +46,7 @@ WORDS: dict[str, _Words] = {
     "updating": _Words(_("A new revision is being rolled out; the old one serves meanwhile."), _WAIT),
     "fewer_replicas": _Words(_("%(ready)s of %(wanted)s replicas are ready."), _WAIT),
     "replacing": _Words(_("A replica ended and is being replaced."), _WAIT),
+    "pausing": _Words(_("Paused: its last replicas are being stopped."), _WAIT, "resume"),
     "paused": _Words(
         _("Paused: no replica runs and nothing is held."), _("Resume it to serve again."), "resume"
     ),
@@ -118,6 +119,10 @@ WORDS: dict[str, _Words] = {
         _("The container ended by itself with exit code %(exit_code)s before it was ready."),
         _("The last log lines say why. Correct the model or its settings, then retry."),
         "retry",
+    ),
+    "container_died": _Words(
+        _("The container ended by itself with exit code %(exit_code)s while it was serving."),
+        _("A new one is started by itself. The last log lines say why this one ended."),
     ),
     "out_of_memory": _Words(
         _("The container needed more than its %(memory)s of memory and was ended by the kernel."),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from django.db import transaction
+from django.core.cache import cache
+from django.db import DatabaseError, connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
+from redis.exceptions import RedisError
 
 from endpoints import events
 from endpoints.live import endpoint_changed
@@ -20,6 +24,8 @@ from runtimes.errors import RuntimeFailure
 
 log = logging.getLogger(__name__)
 REPORT_EVERY_S = 0.5
+BEAT_EVERY_S = 5.0
+CLAIM_S = 15  # a dead worker's claim ends by then; the planner waits as long (plan.PULL_BEAT_LIMIT)
 
 
 class NotWanted(Exception):
@@ -35,6 +41,12 @@ def pull_for(replica_id: str, runtime: Runtime) -> None:
     )
     if replica is None:
         return
+    with _claimed(replica) as mine:
+        if mine:
+            _pull(replica, runtime)
+
+
+def _pull(replica: Replica, runtime: Runtime) -> None:
     image = image_for(replica.revision)
     try:
         runtime.pull(image, auth=registry_auth(replica.revision), progress=_reporter(replica))
@@ -46,6 +58,36 @@ def pull_for(replica_id: str, runtime: Runtime) -> None:
     else:
         _pulled(replica, image)
     _tell(replica)
+
+
+@contextmanager
+def _claimed(replica: Replica) -> Iterator[bool]:
+    """Whether this is the only pull for the replica. While the block runs, its heart beats: a registry that sends
+    nothing for minutes is not a dead worker."""
+    key = f"pulling:{replica.pk}"
+    if not cache.add(key, 1, timeout=CLAIM_S):
+        yield False
+        return
+    done = threading.Event()
+    heart = threading.Thread(target=_beat, args=(replica, key, done), name="pull-heart", daemon=True)
+    heart.start()
+    try:
+        yield True
+    finally:
+        done.set()
+        heart.join()
+        cache.delete(key)
+
+
+def _beat(replica: Replica, key: str, done: threading.Event) -> None:
+    try:
+        while not done.wait(BEAT_EVERY_S):
+            _waiting(replica).update(pull_beat_at=timezone.now())
+            cache.touch(key, CLAIM_S)
+    except (DatabaseError, RedisError) as error:
+        log.warning("%s: its pull's heart stopped (%s); another one may be started", replica.name, error)
+    finally:
+        connection.close()
 
 
 def _pulled(replica: Replica, image: str) -> None:

@@ -14,6 +14,7 @@ from django.utils import timezone
 from endpoints import events
 from endpoints.live import forget_log
 from endpoints.models import Endpoint, PhaseName, Replica, ReplicaState
+from endpoints.models.replica import LIVE_STATES
 from endpoints.queue import pull_soon
 from endpoints.reconciler import phases
 from endpoints.reconciler.lease import Lease
@@ -34,11 +35,12 @@ from endpoints.reconciler.state import (
     Start,
     Stop,
 )
-from endpoints.specs import container_spec, health_check, replica_name
+from endpoints.specs import container_spec, health_check, image_for, replica_name
 from runtimes.contract import Runtime
 from runtimes.errors import RuntimeFailure
 
 log = logging.getLogger(__name__)
+DEAD_KEPT = 20  # records of ended replicas an endpoint keeps
 EVIDENCE_LINES = 200
 EVIDENCE_BYTES = 32_000
 
@@ -73,7 +75,7 @@ def _carry_out(action: Action, endpoint: Endpoint, observed: Observed, runtime: 
         case Create():
             _create(action, endpoint, runtime)
         case Pull(replica):
-            _pull(replica)
+            _pull(replica, endpoint)
             return False
         case Start(replica):
             return _start(replica, endpoint, runtime)
@@ -97,12 +99,18 @@ def _carry_out(action: Action, endpoint: Endpoint, observed: Observed, runtime: 
 
 
 def _update(replica: ReplicaView, **columns: Any) -> None:
-    Replica.objects.filter(pk=replica.id).update(**columns)
+    """Write on the replica's row if it is still in the state that was planned for.
+
+    A driver's call may outlive the lease; what another worker has decided since then must not be turned back.
+    """
+    if not Replica.objects.filter(pk=replica.id, state=replica.state).update(**columns):
+        raise LeaseLost(replica.name)
 
 
 def _create(action: Create, endpoint: Endpoint, runtime: Runtime) -> None:
     assert endpoint.revision is not None
     now = timezone.now()
+    _forget_old(endpoint)
     with transaction.atomic():
         replica = Replica.objects.create(
             endpoint=endpoint,
@@ -119,9 +127,17 @@ def _create(action: Create, endpoint: Endpoint, runtime: Runtime) -> None:
         phases.enter(str(replica.id), PhaseName.SCHEDULING, now)
 
 
-def _pull(replica: ReplicaView) -> None:
+def _forget_old(endpoint: Endpoint) -> None:
+    """A replica that crashes for weeks must not fill the database with its obituaries."""
+    dead = endpoint.replicas.exclude(state__in=LIVE_STATES).order_by("-created_at")
+    old = dead.values_list("pk", flat=True)[DEAD_KEPT:]
+    endpoint.replicas.filter(pk__in=list(old)).delete()
+
+
+def _pull(replica: ReplicaView, endpoint: Endpoint) -> None:
+    assert endpoint.revision is not None
     now = timezone.now()
-    _update(replica, pull_beat_at=now, reason_code="", evidence={})
+    _update(replica, pull_beat_at=now, reason_code="", evidence={"image": image_for(endpoint.revision)})
     phases.enter(replica.id, PhaseName.PULLING, now)
     pull_soon(replica.id)
 
@@ -197,7 +213,6 @@ def _stop(replica: ReplicaView, endpoint: Endpoint, runtime: Runtime) -> None:
 def _fail(action: Fail, endpoint: Endpoint, runtime: Runtime) -> None:
     replica = action.replica
     evidence = {**_expectations(replica), **action.params, "logs": _last_words(runtime, replica.name)}
-    _remove(runtime, replica.name)
     now = timezone.now()
     with transaction.atomic():
         _update(replica, state=ReplicaState.FAILED, ended_at=now, reason_code=action.code, evidence=evidence)
@@ -205,6 +220,9 @@ def _fail(action: Fail, endpoint: Endpoint, runtime: Runtime) -> None:
         kind = "replica.lost" if action.code == "container_gone" else "replica.failed"
         told = {name: evidence[name] for name in events.TOLD if name in evidence}
         events.record(endpoint, kind, replica=replica.name, reason=action.code, **told)
+    # Last: dying before this leaves a container that no live row knows, which the next look removes. The other way
+    # round the evidence would be lost with the container.
+    _remove(runtime, replica.name)
 
 
 def _expectations(replica: ReplicaView) -> Mapping[str, Any]:

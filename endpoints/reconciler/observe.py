@@ -6,18 +6,15 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-import httpx
-
 from endpoints import gateway_feed
-from endpoints.models import Endpoint, Replica, Revision, Status
-from endpoints.models.replica import LIVE_STATES
+from endpoints.models import Endpoint, Replica, ReplicaState, Revision, Status
+from endpoints.reconciler import probe
 from endpoints.reconciler.state import Desired, Observed, ReplicaView
 from endpoints.specs import blocked_reason, health_check, image_for
-from runtimes.contract import LABEL_ENDPOINT, ContainerState, Observation, Runtime
+from runtimes.contract import LABEL_ENDPOINT, Observation, Runtime
 from runtimes.errors import RuntimeFailure
 
 log = logging.getLogger(__name__)
-PROBE_TIMEOUT_S = 2.0
 
 
 def desired_of(endpoint: Endpoint, runtime: Runtime | None) -> Desired:
@@ -97,28 +94,15 @@ def observe(endpoint: Endpoint, replicas: Iterable[Replica], runtime: Runtime) -
 
 
 def _healthy(replicas: Iterable[Replica], found: dict[str, Observation]) -> frozenset[str]:
-    starting = [item for item in replicas if item.state == "starting" and item.state in LIVE_STATES]
-    healthy = set()
-    for replica in starting:
+    urls = {}
+    for replica in replicas:
         container = found.get(replica.name)
-        if container is None or container.state != ContainerState.RUNNING or container.address is None:
+        if replica.state != ReplicaState.STARTING or container is None or container.address is None:
             continue
         path = health_check(replica.revision).path
-        if _answers(f"http://{_host(container.address.host)}:{container.address.port}{path}"):
-            healthy.add(replica.name)
-    return frozenset(healthy)
+        urls[replica.name] = f"http://{_host(container.address.host)}:{container.address.port}{path}"
+    return probe.healthy(urls) if urls else frozenset()
 
 
 def _host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _answers(url: str) -> bool:
-    """Whether `url` answers 2xx. Redirects are not followed: a replica must not send us elsewhere."""
-    try:
-        with httpx.stream(
-            "GET", url, timeout=PROBE_TIMEOUT_S, follow_redirects=False, trust_env=False
-        ) as response:
-            return response.is_success
-    except (httpx.HTTPError, httpx.InvalidURL):
-        return False

@@ -37,6 +37,7 @@ PULL_BEAT_LIMIT = timedelta(seconds=15)
 # A replica that keeps ending after it was ready: the first replacement comes at once, the next ones wait longer.
 BACK_OFF = timedelta(seconds=10)
 BACK_OFF_LIMIT = timedelta(minutes=5)
+CALM = timedelta(minutes=10)  # a failure longer ago than this slows nothing down
 # How long a drained replica may wait for the gateways to confirm before it is stopped anyway.
 DRAIN_LIMIT = timedelta(seconds=30)
 # Reasons for making no replica that go away by themselves; the others need a person.
@@ -147,7 +148,8 @@ def _ended(replica: ReplicaView, container: Observation) -> Fail:
         return Fail(
             replica, "command_not_found", {"error": container.error, "exit_code": container.exit_code}
         )
-    return Fail(replica, "container_exited", {"exit_code": container.exit_code, "error": container.error})
+    code = "container_died" if replica.ready_at else "container_exited"
+    return Fail(replica, code, {"exit_code": container.exit_code, "error": container.error})
 
 
 def _draining(replica: ReplicaView, observed: Observed, now: datetime) -> Iterator[Action]:
@@ -179,7 +181,15 @@ def _gave_up(desired: Desired, replica: ReplicaView) -> bool:
 
 
 def _backing_off(desired: Desired, mine: Sequence[ReplicaView], last: ReplicaView, now: datetime) -> bool:
-    failures = sum(1 for item in mine if item.state == "failed" and item.generation == desired.generation)
+    recent = [
+        item
+        for item in mine
+        if item.state == "failed"
+        and item.generation == desired.generation
+        and item.ended_at
+        and now - item.ended_at < CALM
+    ]
+    failures = len(recent)
     if failures < 2 or last.ended_at is None:
         return False
     wait: timedelta = min(BACK_OFF * float(2 ** min(failures - 2, 10)), BACK_OFF_LIMIT)
@@ -200,7 +210,8 @@ def _conditions(
     current = [item for item in serving if item.revision_id == desired.revision_id]
     # A gateway that starts anew does not take back what was confirmed: its agent serves nothing before it is there.
     routed = observed.route_applied or (bool(serving) and all(item.routed_at for item in serving))
-    counts = {"ready": len(serving), "wanted": desired.wanted}
+    live = sum(1 for item in replicas if _is_live(item))
+    counts = {"ready": len(serving), "wanted": desired.wanted, "live": live}
     found = [
         Condition(READY, len(current) >= desired.wanted, params=counts),
         Condition(ROUTED, routed, "" if routed else "routing"),

@@ -12,7 +12,7 @@ from endpoints import services
 from endpoints.errors import describe
 from endpoints.images import pull_for
 from endpoints.models import Endpoint, Replica
-from endpoints.reconciler import observe
+from endpoints.reconciler import probe
 from endpoints.reconciler.run import reconcile
 from iam.actors import Actor
 from runtimes.errors import ImageMissing, RuntimeFailure
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.redis]
 def runtime(redis_server: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
     """An engine that has to fetch every image."""
     load_data()
-    monkeypatch.setattr(observe, "_answers", lambda _url: True)
+    monkeypatch.setattr(probe, "healthy", lambda urls: frozenset(urls))
     return FakeRuntime(engine=FakeEngine(everything_is_here=False))
 
 

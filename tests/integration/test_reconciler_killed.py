@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from endpoints import services
 from endpoints.models import Endpoint, Replica
-from endpoints.reconciler import observe
+from endpoints.reconciler import probe
 from endpoints.reconciler.lease import Lease
 from endpoints.reconciler.run import reconcile
 from iam.actors import Actor
@@ -86,7 +86,7 @@ def runtime() -> FakeRuntime:
 @pytest.fixture
 def drive(runtime: FakeRuntime, redis_server: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Driver:
     load_data()
-    monkeypatch.setattr(observe, "_answers", lambda _url: True)
+    monkeypatch.setattr(probe, "healthy", lambda urls: frozenset(urls))
     # Nothing here takes time, so nothing is waited for.
     monkeypatch.setattr(
         support_deploy, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _seconds: None)
@@ -150,6 +150,32 @@ def test_a_deletion_leaves_nothing(
         drive.gone(endpoint)
         assert runtime.list() == []
         assert runtime.engine.networks == set()
+        return died
+
+    at_every_step(steps, once)
+
+
+def test_a_failure_keeps_its_evidence(
+    drive: Driver, runtime: FakeRuntime, steps: Steps, editor_actor: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "healthy", lambda _urls: frozenset())
+    model = ready_model(editor_actor.project)
+
+    def once(step: int) -> bool:
+        endpoint = drive.until(
+            new_endpoint(editor_actor, model, name=f"n{step}"),
+            lambda item: item.replicas.filter(state="starting").exists(),
+        )
+        runtime.engine.exits(endpoint.replicas.get().name, 3, line="no such file: weights.gguf")
+        with steps.dying_before(step):
+            died = killed(lambda: drive.to(endpoint, "FAILED"))
+        failed = drive.to(endpoint, "FAILED")
+        (replica,) = endpoint.replicas.all()
+        assert (failed.reason_code, replica.evidence["exit_code"]) == ("container_exited", 3)
+        assert "weights.gguf" in replica.evidence["logs"]
+        assert runtime.list() == []
+        services.delete_endpoint(actor=editor_actor, endpoint=endpoint)
+        drive.gone(endpoint)
         return died
 
     at_every_step(steps, once)
