@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from django.conf import settings
 from django.core.exceptions import ValidationError
 
+from config.errors import Conflict
 from endpoints.errors import describe
 from endpoints.models import DeployPhase, Endpoint, Status
 from endpoints.services import (
@@ -246,16 +247,23 @@ class Demo:
         if self.made.account is not None:
             delete_service_account(first_admin(), self.made.account)
             removed.append("account")
-        if self.made.endpoint is not None:
+        if self.made.endpoint is not None and self._is_new(self.made.endpoint):
             delete_endpoint(actor=first_admin(), endpoint=self.made.endpoint)
             for _ in _looks(60.0, "the endpoint was not removed"):
                 if not Endpoint.objects.filter(pk=self.made.endpoint.pk).exists():
                     break
             removed.append("endpoint")
-        if self.made.model is not None:
-            delete_model(first_admin(), self.made.model)
+        if self.made.model is not None and self._is_new(self.made.model):
+            try:
+                delete_model(first_admin(), self.made.model)
+            except Conflict as error:  # someone made an endpoint of it meanwhile: it is theirs now
+                raise StepFailed(str(error)) from error
             removed.append("model")
         return f"{', '.join(removed)} removed" if removed else "nothing had been made"
+
+    def _is_new(self, row: Endpoint | RegisteredModel) -> bool:
+        """Made by this run, not by a demo before it."""
+        return row.created_at.timestamp() >= self.began
 
 
 def first_admin() -> Actor:

@@ -222,6 +222,9 @@ def engine_conf(plan: Plan) -> str:
 
 
 def _program_section(program: Program, log: Path, retries: int) -> list[str]:
+    # What the demo prints holds the credentials that are shown once: it goes to the terminal and into no file.
+    # The path is read twice by its parser, unlike all others.
+    kept = "NONE" if program.once else _escape(_escape(str(log / f"{program.name}.log")))
     return [
         f"[program:{program.name}]",
         f"command={_escape(shlex.join(program.command))}",
@@ -231,8 +234,7 @@ def _program_section(program: Program, log: Path, retries: int) -> list[str]:
         # Never the whole process group: a worker's and an agent's children end with it or outlive it on purpose.
         *("stopasgroup=false", "killasgroup=false", "stopsignal=TERM", f"stopwaitsecs={program.stop_s}"),
         *("redirect_stderr=true", "stdout_events_enabled=true"),
-        # Read twice by its parser, unlike all others.
-        f"stdout_logfile={_escape(_escape(str(log / f'{program.name}.log')))}",
+        f"stdout_logfile={kept}",
         *("stdout_logfile_maxbytes=5MB", "stdout_logfile_backups=3", ""),
     ]
 

@@ -32,8 +32,14 @@ from launcher import assets, home, ports
 from launcher.programs import Facts, Plan, Program, loopback, programs
 from launcher.terminal import Terminal
 from runtimes import select
+from runtimes.docker_network import protect_host
 from runtimes.errors import RuntimeFailure
 
+ISOLATED = "containers reach neither the internet nor this machine's own services"
+HALF_ISOLATED = (
+    "containers reach no internet; services of this machine that listen on all addresses stay within their reach"
+    " (only root may add the firewall rule that stops it)"
+)
 LOADERS = ("load_places", "load_frameworks")
 
 
@@ -69,7 +75,7 @@ class Setup:
             self.migrate()
             self.load_data()
             self.collect_static()
-            self.first_admin()
+            self.first_admin(for_demo=bool(extra))
             runtime = self.choose_runtime()
             return self.plan(lock, redis_server, runtime, show_logs=show_logs, extra=extra, once=once)
 
@@ -169,13 +175,14 @@ class Setup:
         stamp.write_text(wanted)
         self.terminal.step("static files", "collected", time.monotonic() - began)
 
-    def first_admin(self) -> None:
+    def first_admin(self, *, for_demo: bool = False) -> None:
         """Somebody must be able to sign in; the password is shown this once."""
         _login_file().unlink(missing_ok=True)
         created = ensure_first_admin()
         if created:
             login = "{}   password {}".format(*created)
-            _remember_login(login)
+            if for_demo:
+                _remember_login(login)
             self.terminal.step("first admin", f"{login}   (shown this once)")
 
     def choose_runtime(self) -> str:
@@ -187,6 +194,8 @@ class Setup:
         except RuntimeFailure as error:
             raise CommandError(str(error)) from error
         self.terminal.step("runtime", f"{choice.runtime.kind}: {choice.why}", time.monotonic() - began)
+        if choice.runtime.kind == "docker" and sys.platform == "linux":
+            self.terminal.step("isolation", ISOLATED if protect_host() else HALF_ISOLATED)
         return choice.runtime.kind
 
     def plan(

@@ -109,6 +109,8 @@ def test_the_printed_lines_work_when_pasted_and_everything_comes_back(
         assert len(answer["data"][0]["embedding"]) == 384
         assert running.line(r"login +(\S+@\S+) +password (\S{12,})")
         url = running.line(r"endpoint URL +(\S+)").group(1)
+        secrets = [running.line(r"client_secret +(\S+)")[1], running.line(r"login .* password (\S+)")[1]]
+        assert files_with(on_process.home, secrets) == []
         took = front_of(running).stop(signal.SIGINT)
         assert took < 10
         assert processes_of(on_process.home) == []  # its replica included
@@ -130,6 +132,12 @@ def test_a_replica_that_dies_after_redis_was_killed_is_replaced(on_process: Plac
             replica.kill()
         eventually(lambda: not answers(running.text), "its endpoint does not answer", 10)
         eventually(lambda: answers(running.text), "another replica answers", 60)
+
+
+def files_with(home: Path, secrets: list[str]) -> list[Path]:
+    """Files of the platform in which something stands that is shown once."""
+    files = [path for path in home.rglob("*") if path.is_file() and "static" not in path.parts]
+    return [path for path in files if any(secret.encode() in path.read_bytes() for secret in secrets)]
 
 
 def replicas(home: Path) -> list[psutil.Process]:

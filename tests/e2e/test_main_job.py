@@ -111,7 +111,7 @@ def import_local(page: Page, file: str, name: str) -> None:
     expect(page.locator("[data-status=READY]").first).to_be_visible()
 
 
-def create_endpoint(page: Page, name: str, model: str) -> None:
+def create_endpoint(page: Page, name: str, model: str, replicas: int = 1) -> None:
     """Through the create page, to the new endpoint's page."""
     page.goto("/inference/")
     page.get_by_role("link", name="Create endpoint").first.click()
@@ -120,6 +120,8 @@ def create_endpoint(page: Page, name: str, model: str) -> None:
         label=page.locator("#id_model_id option", has_text=model).inner_text()
     )
     page.locator("input[name=instance_type][value=local-cpu]").check()
+    page.locator("#id_max_replicas").fill(str(replicas))
+    page.locator("#id_min_replicas").fill(str(replicas))
     page.get_by_role("button", name="Create endpoint").click()
     page.wait_for_url(re.compile(r"/inference/me-[0-9a-f-]+/$"))
 
@@ -243,11 +245,12 @@ def test_the_create_page_keeps_what_was_typed_and_names_each_error(console: Cons
 
 
 def test_killing_the_worker_in_the_middle_of_a_deploy(console: Console, page: Page) -> None:
-    create_endpoint(page, "survivor", "tiny-llama")
+    create_endpoint(page, "survivor", "tiny-llama", replicas=3)
     worker = eventually(lambda: console.running.children().get("worker"), "the worker runs")
+    assert page.locator("#ep-status").get_attribute("data-status") in ("PENDING", "DEPLOYING")
     worker.kill()
     expect(page.locator("#ep-status")).to_have_attribute("data-status", "ACTIVE", timeout=60_000)
     endpoint_id = re.search(r"me-[0-9a-f-]{36}", page.url)
     assert endpoint_id
     mine = [one for one in containers(console.where) if one.labels.get("berth.endpoint") == endpoint_id[0]]
-    assert len(mine) == 1
+    assert len(mine) == 3
