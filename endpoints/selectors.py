@@ -49,7 +49,7 @@ class ListQuery:
         return cls(
             search=data.get("search", "").replace("\x00", "").strip()[:100],
             status=status if status in Status.values or status in ("MOVING", "TROUBLED") else "",
-            region=(data.get("region") or region)[:20],
+            region=(data.get("region") or region).replace("\x00", "")[:20],
             sort=sort if sort.removeprefix("-") in SORTS else "-created",
             page=max(1, _whole(data.get("page"), 1)),
             size=size if size in PAGE_SIZES else 10,
