@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -36,17 +37,20 @@ def test_docker_is_taken_at_its_word(tmp_path: Path) -> None:
     assert "no Docker Engine runs here" in choice.why
 
 
-def test_an_engine_that_may_not_be_used_is_named_with_the_remedy(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for folder in list(tmp_path.parents)[:2]:
-        folder.chmod(0o755)
-    path = tmp_path / "engine.sock"
-    with socket.socket(socket.AF_UNIX) as engine:
+def test_an_engine_that_may_not_be_used_is_named_with_the_remedy() -> None:
+    # pytest's own folders are closed to everybody else at a level that depends on how it was started.
+    with (
+        tempfile.TemporaryDirectory(prefix="berth-nobody-") as folder,
+        socket.socket(socket.AF_UNIX) as engine,
+    ):
+        home = Path(folder)
+        home.chmod(0o777)
+        path = home / "engine.sock"
         engine.bind(str(path))
         engine.listen()
         path.chmod(0)
         done = subprocess.run(
-            [sys.executable, "-c", AS_NOBODY, str(tmp_path)],
+            [sys.executable, "-c", AS_NOBODY, str(home)],
             env={**os.environ, "DOCKER_HOST": f"unix://{path}", "PYTHONPATH": str(ROOT / "platform")},
             capture_output=True,
             text=True,
