@@ -63,7 +63,7 @@ def test_a_killed_process_comes_back_and_says_so(place: Path) -> None:
 
 
 def test_quick_ends_are_tried_again_with_growing_pauses_for_ever(place: Path) -> None:
-    with front(place, program("web", FAILS), retries=1, pause_s=1.0) as running:
+    with front(place, program("web", FAILS, started_s=10), retries=1, pause_s=1.0) as running:
         running.line(r"web ended with exit code 3; started again in 1 s")
         running.line(r"web ended with exit code 3; started again in 2 s")
         running.line(r"web keeps ending; next try in 1 s\. Its log: .*/log/web\.log")
