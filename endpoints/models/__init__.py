@@ -1,17 +1,29 @@
-"""What was asked for (Endpoint, Revision), what runs (Replica, DeployPhase), what happened (Event), where (Region,
-InstanceType)."""
+"""What was asked for (Endpoint, Revision), what runs (Replica, DeployPhase) and on what (Node, Gpu), what happened
+(Event), where (Region, InstanceType)."""
 
 from endpoints.models.endpoint import Endpoint, Revision, Status
 from endpoints.models.event import Event
+from endpoints.models.node import Gpu, Node
 from endpoints.models.places import InstanceType, Region
-from endpoints.models.replica import DeployPhase, PhaseName, Replica, ReplicaState
+from endpoints.models.replica import (
+    DeployPhase,
+    HeldAddress,
+    PhaseName,
+    PhaseTimes,
+    Replica,
+    ReplicaState,
+)
 
 __all__ = [
     "DeployPhase",
     "Endpoint",
     "Event",
+    "Gpu",
+    "HeldAddress",
     "InstanceType",
+    "Node",
     "PhaseName",
+    "PhaseTimes",
     "Region",
     "Replica",
     "ReplicaState",

@@ -8,6 +8,8 @@ from django.conf import settings
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from config.crypto import EncryptedJSONField
+
 
 class Status(models.TextChoices):
     """Derived from conditions (`endpoints.conditions`), never set by hand (contract §5)."""
@@ -34,6 +36,10 @@ class Endpoint(models.Model):
     generation           counts changes of what is wanted; `observed_generation` is the last one acted on
     requested_at         when the present generation was asked for: the deploy timeline's zero
     conditions           list of {type, status, reason, params, generation, since}; see endpoints.conditions
+    epoch                counts restarts: replicas of an older one are replaced, like those of an older revision
+    stable_revision      the last revision whose replicas all got ready; what a failed update goes back to
+    failed_update        {"revision": number, "code", "params", "at"} of an update that was taken back by itself, {}
+                         after the next change
     lease_token/_until   who reconciles it now
     """
 
@@ -52,6 +58,11 @@ class Endpoint(models.Model):
     revision = models.ForeignKey(
         "endpoints.Revision", models.SET_NULL, null=True, blank=True, related_name="+", editable=False
     )
+    stable_revision = models.ForeignKey(
+        "endpoints.Revision", models.SET_NULL, null=True, blank=True, related_name="+", editable=False
+    )
+    failed_update = models.JSONField(default=dict, blank=True, editable=False)
+    epoch = models.PositiveIntegerField(default=0, editable=False)
     paused_at = models.DateTimeField(null=True, blank=True, editable=False)
     deleting_at = models.DateTimeField(null=True, blank=True, editable=False)
     generation = models.PositiveIntegerField(default=1, editable=False)
@@ -107,14 +118,26 @@ class Endpoint(models.Model):
 
 
 class Revision(models.Model):
-    """One configuration of an endpoint: everything its replicas are made of."""
+    """One configuration of an endpoint: everything its replicas are made of.
+
+    environment          extra variables of its containers as JSON, encrypted: some of them are secrets
+    allow_interruption   its author accepted that an old replica goes before its successor comes
+    restores             the revision whose configuration it takes up again, if it is a roll-back
+    failed_code/_params  why it was taken back by itself, "" if it was not
+    """
 
     endpoint = models.ForeignKey(Endpoint, models.CASCADE, related_name="revisions")
     number = models.PositiveIntegerField()
     model = models.ForeignKey("registry.RegisteredModel", models.PROTECT, related_name="revisions")
     instance_type = models.ForeignKey("endpoints.InstanceType", models.PROTECT, related_name="revisions")
     settings = models.JSONField(default=dict, blank=True)
+    environment = EncryptedJSONField(default=dict, blank=True)
+    allow_interruption = models.BooleanField(_("short interruption allowed"), default=False)
+    restores = models.ForeignKey("self", models.SET_NULL, null=True, blank=True, related_name="+")
+    failed_code = models.CharField(max_length=60, blank=True, default="")
+    failed_params = models.JSONField(default=dict, blank=True)
     created_by = models.ForeignKey("iam.User", models.SET_NULL, null=True, blank=True, related_name="+")
+    created_by_name = models.CharField(max_length=200, blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

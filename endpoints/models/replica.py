@@ -27,6 +27,11 @@ class Replica(models.Model):
 
     name         the container's name: deterministic, written before the container is made
     slot         1…wanted; a replacement takes the slot of what it replaces with the next `attempt`
+    epoch        the endpoint's count of restarts when it was made
+    node         where it was placed, "" before; kept after its end, for people
+    claimed      whether it still holds `cpus` and `memory_bytes` of its node, and its rows of `Gpu`
+    gpu_ids      the GPUs it was given, kept after its end
+    unhealthy_since   when it stopped answering its health path although it had been ready
     evidence     what was seen when it failed: {exit_code, oom_killed, logs, error, port}
     """
 
@@ -44,6 +49,14 @@ class Replica(models.Model):
     runtime_id = models.CharField(max_length=100, blank=True, default="")
     host = models.CharField(max_length=255, blank=True, default="")
     port = models.PositiveIntegerField(default=0)
+    epoch = models.PositiveIntegerField(default=0)
+    node = models.ForeignKey(
+        "endpoints.Node", models.SET_NULL, null=True, blank=True, related_name="replicas"
+    )
+    claimed = models.BooleanField(default=False, db_index=True)
+    cpus = models.FloatField(default=0)
+    memory_bytes = models.BigIntegerField(default=0)
+    gpu_ids = models.JSONField(default=list, blank=True)
     reason_code = models.CharField(max_length=60, blank=True, default="")
     evidence = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -51,6 +64,7 @@ class Replica(models.Model):
     healthy_since = models.DateTimeField(null=True, blank=True)
     ready_at = models.DateTimeField(null=True, blank=True)
     routed_at = models.DateTimeField(null=True, blank=True)
+    unhealthy_since = models.DateTimeField(null=True, blank=True)
     drain_started_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     # The pull task's heartbeat: a pull whose beat is old belongs to a dead worker and is started again.
@@ -102,3 +116,49 @@ class DeployPhase(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class PhaseTimes(models.Model):
+    """How long a phase took lately for an image, a model and an instance type: what an estimate is made from.
+
+    seconds   the newest last, at most KEPT
+    """
+
+    KEPT = 9
+
+    image = models.CharField(max_length=300)
+    model = models.ForeignKey("registry.RegisteredModel", models.CASCADE, related_name="+")
+    instance_type = models.ForeignKey("endpoints.InstanceType", models.CASCADE, related_name="+")
+    name = models.CharField(max_length=16, choices=PhaseName.choices)
+    seconds = models.JSONField(default=list)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name = _("phase times")
+        verbose_name_plural = _("phase times")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["image", "model", "instance_type", "name"], name="phase_times_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.image}"
+
+
+class HeldAddress(models.Model):
+    """An address of a replica that ended, which some gateway may still be sending requests to: no other replica gets
+    it until every gateway has applied a snapshot without it."""
+
+    host = models.CharField(max_length=255)
+    port = models.PositiveIntegerField()
+    replica = models.CharField(max_length=80)
+    since = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("held address")
+        verbose_name_plural = _("held addresses")
+        constraints = [models.UniqueConstraint(fields=["host", "port"], name="address_held_once")]
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"

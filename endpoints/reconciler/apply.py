@@ -4,7 +4,6 @@ dies in between leaves something the next one can see."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from endpoints.models import Endpoint, PhaseName, Replica, ReplicaState
 from endpoints.models.replica import LIVE_STATES
 from endpoints.queue import pull_soon
 from endpoints.reconciler import phases
+from endpoints.reconciler.evidence import collect
 from endpoints.reconciler.lease import Lease
 from endpoints.reconciler.state import (
     Action,
@@ -41,8 +41,6 @@ from runtimes.errors import RuntimeFailure
 
 log = logging.getLogger(__name__)
 DEAD_KEPT = 20  # records of ended replicas an endpoint keeps
-EVIDENCE_LINES = 200
-EVIDENCE_BYTES = 32_000
 
 
 class LeaseLost(Exception):
@@ -212,36 +210,20 @@ def _stop(replica: ReplicaView, endpoint: Endpoint, runtime: Runtime) -> None:
 
 def _fail(action: Fail, endpoint: Endpoint, runtime: Runtime) -> None:
     replica = action.replica
-    evidence = {**_expectations(replica), **action.params, "logs": _last_words(runtime, replica.name)}
-    now = timezone.now()
-    with transaction.atomic():
-        _update(replica, state=ReplicaState.FAILED, ended_at=now, reason_code=action.code, evidence=evidence)
-        phases.close(replica.id, now)
-        kind = "replica.lost" if action.code == "container_gone" else "replica.failed"
-        told = {name: evidence[name] for name in events.TOLD if name in evidence}
-        events.record(endpoint, kind, replica=replica.name, reason=action.code, **told)
-    # Last: dying before this leaves a container that no live row knows, which the next look removes. The other way
-    # round the evidence would be lost with the container.
-    _remove(runtime, replica.name)
-
-
-def _expectations(replica: ReplicaView) -> Mapping[str, Any]:
     row = Replica.objects.select_related("revision__model__framework", "revision__instance_type").get(
         pk=replica.id
     )
-    check = health_check(row.revision)
-    return {
-        "port": check.port,
-        "path": check.path,
-        "memory": f"{row.revision.instance_type.memory_gib:g} GiB",
-    }
-
-
-def _last_words(runtime: Runtime, name: str) -> str:
-    try:
-        return runtime.logs(name, tail=EVIDENCE_LINES)[-EVIDENCE_BYTES:].replace("\x00", "")
-    except RuntimeFailure as failure:
-        return f"(logs could not be read: {failure.evidence})"
+    code, evidence = collect(row, action.code, action.params, runtime)
+    now = timezone.now()
+    with transaction.atomic():
+        _update(replica, state=ReplicaState.FAILED, ended_at=now, reason_code=code, evidence=evidence)
+        phases.close(replica.id, now)
+        kind = "replica.lost" if code == "container_gone" else "replica.failed"
+        told = {name: evidence[name] for name in events.TOLD if name in evidence}
+        events.record(endpoint, kind, replica=replica.name, reason=code, **told)
+    # Last: dying before this leaves a container that no live row knows, which the next look removes. The other way
+    # round the evidence would be lost with the container.
+    _remove(runtime, replica.name)
 
 
 def _remove(runtime: Runtime, name: str) -> None:

@@ -6,6 +6,7 @@ by putting a new line on top. Fernet: AES-128-CBC with HMAC-SHA256 (cryptography
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -57,3 +58,20 @@ class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
     def from_db_value(self, value: Any, _expression: Any, _connection: Any) -> Any:
         """Decrypt on the way out."""
         return decrypt(value) if value else value
+
+
+class EncryptedJSONField(EncryptedTextField):
+    """A JSON document that is ciphertext in the database. An empty document is stored as ""."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        """Serialise, then encrypt."""
+        return super().get_prep_value(json.dumps(value, sort_keys=True) if value else "")
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        """Decrypt, then parse."""
+        plain = super().from_db_value(value, expression, connection)
+        return json.loads(plain) if plain else {}
+
+    def to_python(self, value: Any) -> Any:
+        """What forms and fixtures hand in: text or the document itself."""
+        return json.loads(value) if isinstance(value, str) and value else value or {}
