@@ -35,7 +35,7 @@ from endpoints.reconciler.state import (
     Start,
     Stop,
 )
-from endpoints.specs import container_spec, health_check, image_for, replica_name
+from endpoints.specs import container_spec, image_for, replica_name
 from runtimes.contract import Runtime
 from runtimes.errors import RuntimeFailure
 
