@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -13,9 +14,30 @@ from django.test import Client
 from iam.actors import Actor, actor_for_user
 from iam.models import Membership, Project, User
 from iam.roles import Role
+from tests.support_postgres import URL_VARIABLE
 from tests.support_redis import redis_at
 
 PASSWORD = "correct horse battery staple"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In the pass on PostgreSQL, leave out what has run on SQLite already and would only do the same again."""
+    if not os.environ.get(URL_VARIABLE):
+        return
+    again = [item for item in items if _touches_the_database(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(again)])
+    items[:] = again
+
+
+def _touches_the_database(item: pytest.Item) -> bool:
+    """It uses Django's test database, or starts a platform that it says runs on any database."""
+    fixtures = getattr(item, "fixturenames", ())
+    uses = item.get_closest_marker("django_db") or {"db", "transactional_db", "live_server"}.intersection(
+        fixtures
+    )
+    return (
+        bool(uses and "browser" not in item.keywords) or item.get_closest_marker("any_database") is not None
+    )
 
 
 def make_member(project: Project, email: str, role: Role) -> User:

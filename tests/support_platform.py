@@ -7,17 +7,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support_postgres import new_database
 from tests.support_processes import Running, free_ports, python, started
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one platform lives."""
+    """Where one platform lives. database: its DATABASE_URL, "" for SQLite in its home."""
 
     home: Path
     port: int
     gateway_port: int
     runtime: str = "process"
+    database: str = ""
 
     @property
     def console(self) -> str:
@@ -36,14 +38,14 @@ class Place:
             "BERTH_RUNTIME": self.runtime,
             "DJANGO_SETTINGS_MODULE": "config.settings.dev",
             "REDIS_URL": "",
-            "DATABASE_URL": "",
+            "DATABASE_URL": self.database,
         }
 
 
 def place(folder: Path, runtime: str = "process") -> Place:
-    """A new home below `folder`, and two free ports."""
+    """A new home below `folder`, two free ports, and in the pass on PostgreSQL a new database there."""
     port, gateway_port = free_ports(2)
-    return Place(folder / "home", port, gateway_port, runtime)
+    return Place(folder / "home", port, gateway_port, runtime, new_database())
 
 
 @contextmanager

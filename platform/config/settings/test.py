@@ -16,7 +16,12 @@ _worker = os.environ.get("PYTEST_XDIST_WORKER", "")
 if _worker and not os.environ["BERTH_HOME"].endswith(f"/{_worker}"):
     os.environ["BERTH_HOME"] += f"/{_worker}"
 
+# The pass on PostgreSQL names its server; the database of the shell that the tests were started from is never touched.
+os.environ["DATABASE_URL"] = os.environ.get("BERTH_TEST_DATABASE_URL", "")
+
 from config.settings.base import *
+
+del os.environ["DATABASE_URL"]  # what tests start has a home, and so a database, of its own
 
 BERTH_RUNTIME = "fake"
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
