@@ -18,9 +18,15 @@ SENTENCES: dict[str, Promise] = {
     "endpoint.paused": _("Paused the endpoint"),
     "endpoint.resumed": _("Resumed the endpoint"),
     "endpoint.retried": _("Retried the deployment"),
+    "endpoint.restarted": _("Restarted the endpoint"),
+    "endpoint.rolled_back": _("Rolled back to revision %(restored)s, as revision %(number)s"),
+    "endpoint.revision_kept": _("Kept revision %(number)s"),
     "endpoint.delete_requested": _("Asked to delete the endpoint"),
     "endpoint.deleted": _("The endpoint and all that belonged to it was removed"),
     "status.changed": _("Status went from %(before)s to %(after)s"),
+    "revision.taken_back": _(
+        "Revision %(number)s was taken back, revision %(serving)s serves on: %(reason)s"
+    ),
     "replica.started": _("Replica %(replica)s was started"),
     "replica.ready": _("Replica %(replica)s became ready"),
     "replica.failed": _("Replica %(replica)s failed: %(reason)s"),

@@ -1,7 +1,12 @@
 """Everything that changes an endpoint because someone asked for it.
 
 Each function is one transaction: it writes what is wanted and an event, and asks for a reconcile after the
-commit. It never touches a runtime. Bad input raises ValidationError({field: [messages]}).
+commit. It never touches a runtime. Bad input raises ValidationError({field: [messages]}); what the endpoint's
+present state forbids raises config.errors.Conflict.
+
+What replaces running replicas (a revision, a roll-back, a restart) needs room for one more beside them. Where there
+is none, endpoints.interruption says whether an old one has to go first, and that is done only with
+`allow_interruption`.
 """
 
 from __future__ import annotations
@@ -15,7 +20,9 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from endpoints import events
+from config.errors import Conflict
+from endpoints import environment, events, revisions
+from endpoints.interruption import is_needed
 from endpoints.live import endpoint_changed
 from endpoints.models import Endpoint, Revision
 from endpoints.queue import reconcile_soon
@@ -27,7 +34,8 @@ from iam.actors import Actor
 class EndpointSpec:
     """What a new endpoint shall be. Ids are as typed: they are checked, not trusted.
 
-    settings   framework settings that differ from the model's own
+    settings      framework settings that differ from the model's own
+    environment   variables for its containers; may hold secrets
     """
 
     name: str
@@ -43,6 +51,7 @@ class EndpointSpec:
     latency_ms: int | None = None
     idle_timeout_s: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 _COLUMNS = (
@@ -61,6 +70,7 @@ _COLUMNS = (
 def create_endpoint(*, actor: Actor, spec: EndpointSpec) -> Endpoint:
     """A new endpoint in the actor's project, with its first revision. Deploys after the commit."""
     values = {name: getattr(spec, name) for name in EndpointSpec.__dataclass_fields__}
+    values["environment"] = environment.merge({}, spec.environment)
     cleaned = clean(actor.project, values)
     try:
         with transaction.atomic():
@@ -71,7 +81,7 @@ def create_endpoint(*, actor: Actor, spec: EndpointSpec) -> Endpoint:
                 created_by=actor.user,
                 **{name: cleaned[name] for name in _COLUMNS},
             )
-            _revise(endpoint, actor, cleaned)
+            _revise(endpoint, actor, revisions.of_cleaned(cleaned))
             events.record(endpoint, "endpoint.created", actor)
             _announce(endpoint)
     except IntegrityError as error:
@@ -79,10 +89,13 @@ def create_endpoint(*, actor: Actor, spec: EndpointSpec) -> Endpoint:
     return endpoint
 
 
-def update_endpoint(*, actor: Actor, endpoint: Endpoint, changes: Mapping[str, Any]) -> Endpoint:
+def update_endpoint(
+    *, actor: Actor, endpoint: Endpoint, changes: Mapping[str, Any], allow_interruption: bool = False
+) -> Endpoint:
     """Change what `changes` names (EndpointSpec's fields; the region stays).
 
-    What a replica is made of makes a new revision, which is rolled out; the rest takes effect in place.
+    What a replica is made of makes a new revision, which is rolled out; the rest takes effect in place. What comes
+    to the present values changes nothing. `environment` is a change of its own kind: see endpoints.environment.
     """
     unknown = set(changes) - set(present_values(endpoint))
     if unknown:
@@ -90,30 +103,80 @@ def update_endpoint(*, actor: Actor, endpoint: Endpoint, changes: Mapping[str, A
     try:
         with transaction.atomic():
             # Compared under the lock: what somebody else has just changed must not be turned back.
-            locked = _lock(endpoint)
-            return _update(actor, locked, changes)
+            return _update(actor, _lock(endpoint), changes, allow_interruption)
     except IntegrityError as error:
         raise duplicate_name(str(changes.get("name", endpoint.name))) from error
 
 
-def _update(actor: Actor, endpoint: Endpoint, changes: Mapping[str, Any]) -> Endpoint:
+def _update(
+    actor: Actor, endpoint: Endpoint, changes: Mapping[str, Any], allow_interruption: bool
+) -> Endpoint:
     present = present_values(endpoint)
+    if "environment" in changes:
+        merged = environment.merge(present["environment"], changes["environment"])
+        changes = {**changes, "environment": merged}
     if not any(_differs(present[name], value) for name, value in changes.items()):
         return endpoint
     cleaned = clean(endpoint.project, {**present, **changes, "region": endpoint.region_id}, endpoint=endpoint)
-    changed = sorted(name for name in changes if _differs(present[name], _as_present(cleaned, name)))
+    changed = {name for name in changes if _differs(present[name], _as_present(cleaned, name))}
     if not changed:
         return endpoint
     for name in _COLUMNS:
         setattr(endpoint, name, cleaned[name])
-    fields = ", ".join(changed)
-    if REVISION_FIELDS.intersection(changed):
-        revision = _revise(endpoint, actor, cleaned)
-        events.record(endpoint, "endpoint.revised", actor, number=revision.number, fields=fields)
+    in_place = sorted(changed - REVISION_FIELDS)
+    if REVISION_FIELDS & changed:
+        asked = revisions.of_cleaned(cleaned)
+        before = revisions.of_revision(endpoint.revision) if endpoint.revision else None
+        told = [*(change.field for change in revisions.diff(before, asked)), *in_place]
+        revision = _revise(endpoint, actor, asked, allow_interruption=allow_interruption)
+        events.record(endpoint, "endpoint.revised", actor, number=revision.number, fields=", ".join(told))
     else:
-        events.record(endpoint, "endpoint.changed", actor, fields=fields)
+        events.record(endpoint, "endpoint.changed", actor, fields=", ".join(in_place))
     _wanted_changed(endpoint)
     return endpoint
+
+
+def rollback_endpoint(
+    *, actor: Actor, endpoint: Endpoint, number: int, allow_interruption: bool = False
+) -> Endpoint:
+    """A new revision that takes up the configuration of revision `number`. Counts, name and access stay.
+
+    Where the endpoint has that configuration already, nothing changes: asking twice is fine.
+    """
+    with transaction.atomic():
+        locked = _lock(endpoint)
+        wanted = locked.revisions.select_related("model", "instance_type").filter(number=number).first()
+        if wanted is None:
+            raise ValidationError({"revision": [_("There is no revision %(number)s.") % {"number": number}]})
+        if locked.revision and revisions.same(
+            revisions.of_revision(locked.revision), revisions.of_revision(wanted)
+        ):
+            return locked
+        values = {**present_values(locked), **_configuration_values(wanted), "region": locked.region_id}
+        if not wanted.instance_type.gpu_count:
+            values["gpu_percent"] = locked.gpu_percent = None  # a threshold for what it won't have
+        asked = revisions.of_cleaned(clean(locked.project, values, endpoint=locked))
+        revision = _revise(locked, actor, asked, allow_interruption=allow_interruption, restores=wanted)
+        events.record(locked, "endpoint.rolled_back", actor, number=revision.number, restored=wanted.number)
+        _wanted_changed(locked)
+    return locked
+
+
+def restart_endpoint(*, actor: Actor, endpoint: Endpoint, allow_interruption: bool = False) -> Endpoint:
+    """Replace every replica, one after another, by one of the same configuration. One that has no replica serving is
+    tried again at once. Raises Conflict while it is paused."""
+    with transaction.atomic():
+        locked = _lock(endpoint)
+        _not_paused(locked)
+        if locked.revision:
+            alone = is_needed(locked, locked.revision.instance_type, allowed=allow_interruption)
+            locked.revision.allow_interruption = alone
+            locked.revision.save(update_fields=["allow_interruption"])
+        locked.epoch += 1
+        locked.failed_update = {}
+        events.record(locked, "endpoint.restarted", actor)
+        _wanted_changed(locked)
+    return locked
 
 
 def _as_present(cleaned: Mapping[str, Any], name: str) -> Any:
@@ -130,12 +193,32 @@ def pause_endpoint(*, actor: Actor, endpoint: Endpoint) -> Endpoint:
 
 def resume_endpoint(*, actor: Actor, endpoint: Endpoint) -> Endpoint:
     """Serve again after a pause."""
-    return _switch(endpoint, actor, "endpoint.resumed", paused_at=None)
+    return _switch(endpoint, actor, "endpoint.resumed", paused_at=None, failed_update={})
 
 
 def retry_endpoint(*, actor: Actor, endpoint: Endpoint) -> Endpoint:
-    """Try again what failed, unchanged."""
-    return _switch(endpoint, actor, "endpoint.retried")
+    """Try again what failed, unchanged, without waiting for its next turn. What serves is left alone. Raises Conflict
+    while it is paused."""
+    with transaction.atomic():
+        locked = _lock(endpoint)
+        _not_paused(locked)
+        locked.failed_update = {}
+        events.record(locked, "endpoint.retried", actor)
+        _wanted_changed(locked)
+    return locked
+
+
+def keep_revision(*, actor: Actor, endpoint: Endpoint) -> Endpoint:
+    """Be content with the revision that a failed update went back to: the endpoint is whole again."""
+    with transaction.atomic():
+        locked = _lock(endpoint)
+        if not locked.failed_update:
+            return locked
+        number = locked.revision.number if locked.revision else 0
+        events.record(locked, "endpoint.revision_kept", actor, number=number)
+        locked.failed_update = {}
+        _wanted_changed(locked)
+    return locked
 
 
 def delete_endpoint(*, actor: Actor, endpoint: Endpoint) -> Endpoint:
@@ -149,10 +232,23 @@ def present_values(endpoint: Endpoint) -> dict[str, Any]:
     """The endpoint as EndpointSpec's fields, the region left out: what `update_endpoint` compares with."""
     revision = endpoint.revision
     values: dict[str, Any] = {name: getattr(endpoint, name) for name in _COLUMNS}
-    values["model_id"] = str(revision.model_id) if revision else ""
-    values["instance_type"] = revision.instance_type_id if revision else ""
-    values["settings"] = dict(revision.settings) if revision else {}
-    return values
+    if revision is None:
+        return {**values, "model_id": "", "instance_type": "", "settings": {}, "environment": {}}
+    return {**values, **_configuration_values(revision)}
+
+
+def _configuration_values(revision: Revision) -> dict[str, Any]:
+    return {
+        "model_id": str(revision.model_id),
+        "instance_type": revision.instance_type_id,
+        "settings": dict(revision.settings),
+        "environment": dict(revision.environment),
+    }
+
+
+def _not_paused(endpoint: Endpoint) -> None:
+    if endpoint.paused_at:
+        raise Conflict(_("It is paused: no replica runs. Resume it instead."), code="paused")
 
 
 def _differs(old: Any, new: Any) -> bool:
@@ -187,18 +283,32 @@ def _wanted_changed(endpoint: Endpoint) -> None:
     _announce(endpoint)
 
 
-def _revise(endpoint: Endpoint, actor: Actor, cleaned: Mapping[str, Any]) -> Revision:
+def _revise(
+    endpoint: Endpoint,
+    actor: Actor,
+    asked: revisions.Configuration,
+    *,
+    allow_interruption: bool = False,
+    restores: Revision | None = None,
+) -> Revision:
+    """Write the next revision and make it the wanted one. What it does not need to be allowed is not kept as
+    allowed: room for one more means that nothing is interrupted."""
     last = endpoint.revisions.order_by("-number").values_list("number", flat=True).first() or 0
     revision = Revision.objects.create(
         endpoint=endpoint,
         number=last + 1,
-        model=cleaned["model"],
-        instance_type=cleaned["instance_type"],
-        settings=cleaned["settings"],
+        model=asked.model,
+        instance_type=asked.instance_type,
+        settings=dict(asked.settings),
+        environment=dict(asked.environment),
+        allow_interruption=is_needed(endpoint, asked.instance_type, allowed=allow_interruption),
+        restores=restores,
         created_by=actor.user,
+        created_by_name=actor.name,
     )
     endpoint.revision = revision
-    endpoint.save(update_fields=["revision", "updated_at"])
+    endpoint.failed_update = {}
+    endpoint.save(update_fields=["revision", "failed_update", "updated_at"])
     return revision
 
 

@@ -17,7 +17,7 @@ from registry import frameworks
 from registry.models import ModelStatus, RegisteredModel
 
 # What a replica is made of: changing one of these makes a revision (contract §4).
-REVISION_FIELDS = frozenset({"model_id", "instance_type", "settings"})
+REVISION_FIELDS = frozenset({"model_id", "instance_type", "settings", "environment"})
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 _PERCENT_FIELDS = ("cpu_percent", "memory_percent", "gpu_percent")
