@@ -69,6 +69,9 @@ class Replica(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     # The pull task's heartbeat: a pull whose beat is old belongs to a dead worker and is started again.
     pull_beat_at = models.DateTimeField(null=True, blank=True)
+    # Who pulls for it now, and until when that holds without another heartbeat: only its holder reports.
+    pull_token = models.CharField(max_length=40, blank=True, default="")
+    pull_until = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         verbose_name = _("replica")
@@ -99,7 +102,14 @@ class PhaseName(models.TextChoices):
 
 
 class DeployPhase(models.Model):
-    """One step of one replica's way to traffic, with its times. bytes_* are the pull's."""
+    """One step of one replica's way to traffic, with its times. The bytes and layers are the pull's.
+
+    tries            how often it was begun; with more than one, its duration says nothing about the usual one
+    bytes_total      of the layers whose size is known
+    bytes_per_s      over the last seconds
+    bytes_moved_at   when the last byte came
+    layers_waiting   layers whose size nobody has told yet
+    """
 
     replica = models.ForeignKey(Replica, models.CASCADE, related_name="phases")
     name = models.CharField(max_length=16, choices=PhaseName.choices)
@@ -107,6 +117,10 @@ class DeployPhase(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
     bytes_done = models.BigIntegerField(default=0)
     bytes_total = models.BigIntegerField(default=0)
+    tries = models.PositiveIntegerField(default=1)
+    bytes_per_s = models.FloatField(default=0)
+    bytes_moved_at = models.DateTimeField(null=True, blank=True)
+    layers_waiting = models.PositiveIntegerField(default=0)
 
     class Meta:
         verbose_name = _("deploy phase")

@@ -55,6 +55,7 @@ class ContainerSpec:
     network         key of the isolated network, one per project; None means the driver's default
     tmpfs           writable paths in a read-only root → size in bytes
     stop_grace_s    seconds between SIGTERM and SIGKILL
+    log_bytes       how much of its latest output the runtime keeps at least, in its own form; twice that at most
     """
 
     name: str
@@ -76,6 +77,7 @@ class ContainerSpec:
     tmpfs: Mapping[str, int] = field(default_factory=dict)
     user: str | None = None
     stop_grace_s: int = 10
+    log_bytes: int = 10_000_000
 
 
 class ContainerState(StrEnum):
@@ -116,11 +118,39 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class Listener:
+    """A TCP port that a replica listens on. loopback: only for itself, so that neither gateway nor probe get there."""
+
+    port: int
+    loopback: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PullProgress:
-    """Bytes over all layers; `total` grows while the registry still announces layers."""
+    """Bytes over all layers whose size is known; `waiting` counts the others, so `total` is final once it is 0."""
 
     done: int
     total: int
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line that a replica printed.
+
+    text   without its newline; cut at LOG_LINE_BYTES, bytes that are no UTF-8 replaced, otherwise as it was printed
+    mark   its place in the log, for `follow_logs(after=)`; only the same driver can read it
+    at     when it was printed, as a number of seconds; 0 where the runtime does not know
+    gap    there were lines between the one before (or `after`) and this one that were not handed out
+    """
+
+    text: str
+    mark: str = ""
+    at: float = 0.0
+    gap: bool = False
+
+
+LOG_LINE_BYTES = 16_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +190,16 @@ class Runtime(Protocol):
     ) -> None:
         """Fetch the image; may take minutes. An image that is there already is success.
 
-        `progress` is called from the calling thread, at most about ten times a second, and may raise to abort.
+        `progress` is called from the calling thread, at most about ten times a second and, where the registry is
+        silent, every second or two all the same; it may raise to abort, which ends the transfer too.
         Raises ImageMissing, ImageDenied, RegistryUnreachable, NoSpace.
         """
 
-    def start(self, spec: ContainerSpec) -> Observation:
+    def start(self, spec: ContainerSpec, *, avoid: frozenset[tuple[str, int]] = frozenset()) -> Observation:
         """Create and start the container, or adopt the one of that name if it is ours.
+
+        `avoid`: addresses (host, port) that a gateway may still be sending another endpoint's requests to. A new
+        container gets none of them; a running one of that name is returned as it is.
 
         Idempotent: a running one is returned as it is; a created one is started; an exited one is returned as
         exited (a restart is a new name). Safe when two workers call it at once. Does not wait for health.
@@ -193,8 +227,22 @@ class Runtime(Protocol):
     def logs(self, name: str, *, tail: int = 200) -> str:
         """The last `tail` lines of stdout and stderr, dead containers included; "" if there is none."""
 
-    def follow_logs(self, name: str, *, tail: int = 0) -> Iterator[str]:
-        """Lines without their newline, the last `tail` first, until the container ends."""
+    def follow_logs(self, name: str, *, tail: int = 0, after: str = "") -> Iterator[LogLine]:
+        """Lines as they are printed, the last `tail` first, until the container ends.
+
+        after: go on behind the line with this mark; where that is more than about `tail` lines ago, with the last
+        `tail`, the first of which has `gap`. One who closes the iterator ends the connection.
+        """
+
+    def whole_log(self, name: str) -> Iterator[bytes]:
+        """All that the runtime still has of its output, oldest first, dead containers included, in pieces that end
+        anywhere; nothing if there is none. Memory stays bounded however much it is."""
+
+    def listening(self, name: str) -> tuple[Listener, ...] | None:
+        """The TCP ports that a running replica listens on, in order; None where that can't be known.
+
+        () says that it listens on none. Takes at most a second. A replica that is gone or does not run: None.
+        """
 
     def events(self) -> Iterator[RuntimeEvent]:
         """Blocks and yields events of our containers from now on; raises RuntimeUnreachable when cut off."""

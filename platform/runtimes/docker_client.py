@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,18 @@ class Client(docker.APIClient):
 
     silence_s: float | None = None
     ask_s: float = 8
+    _streaming: Any = None
+
+    def cut(self) -> None:
+        """End the long call that another thread is reading; the engine gives up what was only for that call."""
+        response = self._streaming
+        if response is not None:
+            with suppress(OSError, ValueError, RuntimeError):  # it has ended already
+                response.raw.shutdown()
+
+    def _stream_helper(self, response: Any, decode: bool = False) -> Any:
+        self._streaming = response
+        return super()._stream_helper(response, decode)  # type: ignore[misc]  # the stubs lack it
 
     def _get(self, url: str, **kwargs: Any) -> Any:
         kwargs.setdefault("timeout", min(self.ask_s, self.timeout))
