@@ -1,0 +1,131 @@
+"""This machine's NVIDIA GPUs, as its driver tells them through NVML. A machine without a driver has none.
+
+NVML: https://docs.nvidia.com/deploy/nvml-api/ through the package `nvidia-ml-py` (module pynvml), which loads
+libnvidia-ml.so.1 when it is first asked. Nothing here costs anything, or says anything, where that file is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pynvml
+
+from runtimes.contract import GpuFacts
+from runtimes.errors import RuntimeFailure
+
+log = logging.getLogger(__name__)
+_lock = threading.Lock()  # nvmlInit and nvmlShutdown count their calls, but not from several threads at once
+_no_driver = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+
+# What a product's name says beyond its model: makers, families, memory sizes, ways of mounting it.
+_NOISE = re.compile(
+    r"^(nvidia|geforce|quadro|tesla|graphics|gpu|\d+g[bi]?b?|hbm\w*|pcie|sxm\d?|nvl|oem|laptop|max-q|mig|mobile)$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """A program that computes on a GPU. pid: as the host numbers it."""
+
+    gpu: str
+    pid: int
+    memory_bytes: int
+
+
+def gpus() -> tuple[GpuFacts, ...]:
+    """All GPUs, by index; () without a driver. Raises RuntimeFailure when the driver is there and fails: then nothing
+    is known, which is not the same as none."""
+    with _nvml() as there:
+        if not there:
+            return ()
+        return tuple(_facts(index) for index in range(pynvml.nvmlDeviceGetCount()))
+
+
+def processes() -> tuple[GpuProcess, ...]:
+    """What computes on them now. Raises RuntimeFailure as `gpus` does."""
+    found = []
+    with _nvml() as there:
+        for index in range(pynvml.nvmlDeviceGetCount() if there else 0):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
+            for item in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
+                # None where the driver does not tell (in some virtual machines)
+                found.append(GpuProcess(uuid, int(item.pid), int(item.usedGpuMemory or 0)))
+    return tuple(found)
+
+
+def model_of(name: str) -> str:
+    """A product's name as instance types write its model.
+
+    "NVIDIA GeForce RTX 2080 Ti" → rtx2080ti, "NVIDIA H100 80GB HBM3" → h100, "NVIDIA A40" → a40,
+    "NVIDIA A100-SXM4-40GB" → a100.
+    """
+    words = [word for word in re.split(r"[\s\-_/]+", name.lower()) if word and not _NOISE.match(word)]
+    return re.sub(r"[^a-z0-9]", "", "".join(words)) or "gpu"
+
+
+def _facts(index: int) -> GpuFacts:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    name = _text(pynvml.nvmlDeviceGetName(handle))
+    return GpuFacts(
+        uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
+        index=index,
+        name=name,
+        model=model_of(name),
+        vram_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+    )
+
+
+def _text(value: Any) -> str:
+    """Older versions of the package answer bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+@contextlib.contextmanager
+def _nvml() -> Iterator[bool]:
+    """NVML for the length of the block; False where there is no driver. Opened anew each time: a driver that was
+    installed, updated or reset since is seen."""
+    with _lock:
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError as error:
+            if error.value in _no_driver:
+                yield False
+                return
+            raise RuntimeFailure(f"the NVIDIA driver does not answer: {error}") from error
+        try:
+            yield True
+        except pynvml.NVMLError as error:
+            raise RuntimeFailure(f"the NVIDIA driver failed: {error}") from error
+        finally:
+            with contextlib.suppress(pynvml.NVMLError):
+                pynvml.nvmlShutdown()
+
+
+# -- whose process it is ----------------------------------------------------------------------------------------
+
+_CONTAINER = re.compile(r"[0-9a-f]{64}")
+
+
+def container_of(pid: int) -> str:
+    """The id of the container that a process of this machine runs in, "" if in none or if it is gone."""
+    try:
+        found = _CONTAINER.findall(Path(f"/proc/{pid}/cgroup").read_text())
+    except OSError:
+        return ""
+    return str(found[-1]) if found else ""
+
+
+def program_of(pid: int) -> str:
+    """A process's name, "" if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
