@@ -20,11 +20,12 @@ from typing import Any, Literal
 import docker
 import docker.errors
 
-from runtimes import images
+from runtimes import images, listening
 from runtimes.contract import (
     LABEL_OWNER,
     ContainerSpec,
     ContainerState,
+    Listener,
     Observation,
     PullProgress,
     RegistryAuth,
@@ -208,6 +209,19 @@ class DockerRuntime:
             )
             inspected = [self._inspect(row["Id"]) for row in rows]
         return [observation(facts) for facts in inspected if facts is not None]
+
+    def listening(self, name: str) -> tuple[Listener, ...] | None:
+        with translated():
+            facts = self._inspect(name)
+        if facts is None or not self._is_mine(facts) or not facts["State"].get("Running"):
+            return None
+        found = listening.of_container(int(facts["State"].get("Pid") or 0), facts["Id"])
+        address = observation(facts).address
+        if found is not None or address is None or self._published():
+            return found
+        exposed = [port.split("/") for port in facts["Config"].get("ExposedPorts") or {}]
+        ports = {int(port) for port, kind in exposed if kind == "tcp"}
+        return listening.by_trying(address.host, sorted(ports.union(listening.COMMON_PORTS)))
 
     def stop(self, name: str, *, grace_s: int = 10) -> None:
         if self.observe(name) is None:

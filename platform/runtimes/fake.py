@@ -20,6 +20,7 @@ from runtimes.contract import (
     Address,
     ContainerSpec,
     ContainerState,
+    Listener,
     Observation,
     PullProgress,
     RegistryAuth,
@@ -75,6 +76,7 @@ class FakeEngine:
         self.address = Address("127.0.0.1", 9)
         self.cpus, self.memory_bytes = 64, 1 << 38
         self.containers: dict[str, Container] = {}
+        self.open_ports: dict[str, tuple[Listener, ...]] = {}
         self.networks: set[str] = set()
         self.lock = threading.RLock()
         self.ids = itertools.count(1)
@@ -97,6 +99,10 @@ class FakeEngine:
 
     def runs_out_of_memory(self, name: str) -> None:
         self._end(name, SIGKILL, oom=True)
+
+    def listens(self, name: str, *ports: int, loopback: bool = False) -> None:
+        """From now on the container is known to listen on these ports and on no other."""
+        self.open_ports[name] = tuple(Listener(port, loopback) for port in sorted(ports))
 
     def vanishes(self, name: str) -> None:
         """Somebody removed the container behind our back."""
@@ -228,6 +234,12 @@ class FakeRuntime:
         with self.engine.lock:
             seen = [container.seen for container in self.engine.containers.values()]
         return [item for item in seen if wanted.items() <= item.labels.items()]
+
+    def listening(self, name: str) -> tuple[Listener, ...] | None:
+        self._reach()
+        found = self._mine(name)
+        running = found is not None and found.seen.state is ContainerState.RUNNING
+        return self.engine.open_ports.get(name) if running else None
 
     def stop(self, name: str, *, grace_s: int = 10) -> None:
         self._reach()

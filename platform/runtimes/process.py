@@ -29,11 +29,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from runtimes import listening
 from runtimes.contract import (
     LABEL_OWNER,
     Address,
     ContainerSpec,
     ContainerState,
+    Listener,
     Observation,
     PullProgress,
     RegistryAuth,
@@ -174,6 +176,14 @@ class ProcessRuntime:
         with translated():
             found = [self._read(folder.name) for folder in self._folders()]
         return [item for item in found if item is not None and wanted.items() <= item.labels.items()]
+
+    def listening(self, name: str) -> tuple[Listener, ...] | None:
+        seen = self.observe(name)
+        if seen is None or seen.state is not ContainerState.RUNNING:
+            return None
+        with translated():
+            began = read_json(self._folder(name) / "started.json")
+        return listening.of_group(int(began["pid"])) if began and began.get("pid") else None
 
     def stop(self, name: str, *, grace_s: int = 10) -> None:
         if self.observe(name) is None:
