@@ -136,6 +136,15 @@ WORDS: dict[str, _Words] = {
         ),
         "registry",
     ),
+    "unresponsive": _Words(
+        _("A replica that had been ready has stopped answering its health check."),
+        _("It is replaced by itself after 30 seconds of silence. Its log tells what it was doing."),
+    ),
+    "update_overdue": _Words(
+        _("No replica of the new revision got ready within %(seconds)s seconds."),
+        _("Look at the events of this endpoint for what held it up, then ask for the change again."),
+        "edit",
+    ),
     "container_gone": _Words(
         _("The container was removed by someone else."), _("A new one is started by itself."), "retry"
     ),
@@ -150,6 +159,11 @@ WORDS: dict[str, _Words] = {
         _("%(framework)s runs in containers, and this platform runs without an engine."),
         _("Start a Docker Engine and the platform again, or choose a llama.cpp model."),
         "registry",
+    ),
+    "variables_need_containers": _Words(
+        _("Variables (%(names)s) are given to containers only, and this platform runs without an engine."),
+        _("Remove the variables, or start a Docker Engine and the platform again."),
+        "edit",
     ),
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from endpoints.models import Endpoint, InstanceType, Revision
+from endpoints.models import InstanceType, Revision
 from registry.models import RegisteredModel
 
 ADDED, CHANGED, REMOVED = "added", "changed", "removed"

@@ -21,6 +21,7 @@ from registry.frameworks import FrameworkDefinition, validate_settings
 from registry.importing.paths import head_of, locate
 from registry.importing.sniff import HEAD_BYTES, is_gguf, kind_of
 from registry.models import ModelTask, Source
+from registry.variables import refusal
 
 Errors = dict[str, list[str]]
 
@@ -29,7 +30,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79}")
 _REPO_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _REPO_ID = re.compile(rf"{_REPO_PART}(?:/{_REPO_PART})?")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@+-]{0,199}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _HEALTH_PATH = re.compile(r"/[!-~]{0,199}")
 # A reference as https://pkg.go.dev/github.com/distribution/reference writes its grammar.
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -191,9 +191,8 @@ def clean_environment(environment: Mapping[str, Any], errors: Errors) -> dict[st
     if len(environment) > _MOST_VARIABLES:
         add(errors, "environment", _("Use at most %(most)s variables.") % {"most": _MOST_VARIABLES})
     for key, value in environment.items():
-        if not _VARIABLE.fullmatch(str(key)):
-            message = _("“%(key)s” is no variable name: use letters, digits and _.") % {"key": str(key)[:60]}
-            add(errors, "environment", message)
+        if refused := refusal(str(key)):
+            add(errors, "environment", refused)
         elif not isinstance(value, str) or len(value) > _LONGEST_VALUE or "\0" in value:
             add(
                 errors,
