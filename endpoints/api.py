@@ -18,7 +18,7 @@ from rest_framework.response import Response
 
 from config.api import ProjectViewSet
 from config.pagination import CursorPagination
-from endpoints import services
+from endpoints import history, services
 from endpoints.live import kept_lines
 from endpoints.models import Endpoint, Event, InstanceType, Region
 from endpoints.serializers import (
@@ -29,7 +29,9 @@ from endpoints.serializers import (
     LogsSerializer,
     RegionSerializer,
     ReplicaSerializer,
+    RestartSerializer,
     RevisionSerializer,
+    RollbackSerializer,
 )
 
 _THRESHOLDS = ("cpu_percent", "memory_percent", "gpu_percent", "latency_ms", "idle_timeout_s")
@@ -67,18 +69,23 @@ class EndpointViewSet(ProjectViewSet[Endpoint]):
         """Create and deploy."""
         serializer = self.get_serializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        spec = services.EndpointSpec(**_spec_fields(serializer.validated_data))
+        fields = _spec_fields(serializer.validated_data)
+        fields.pop("allow_interruption", None)  # nothing runs yet
+        spec = services.EndpointSpec(**fields)
         endpoint = _translated(lambda: services.create_endpoint(actor=self.actor, spec=spec))
         return Response(self.get_serializer(endpoint).data, status=status.HTTP_201_CREATED)
 
     def partial_update(self, request: Request, pk: str) -> Response:
-        """Change some fields; a changed model, instance type or setting makes a revision."""
+        """Change some fields; a changed model, instance type, setting or variable makes a revision."""
         endpoint = self.get_object()
         serializer = self.get_serializer(endpoint, data=request.data, partial=True)
         serializer.is_valid(raise_exception=True)
         changes = _spec_fields(serializer.validated_data)
+        allowed = bool(changes.pop("allow_interruption", False))
         changed = _translated(
-            lambda: services.update_endpoint(actor=self.actor, endpoint=endpoint, changes=changes)
+            lambda: services.update_endpoint(
+                actor=self.actor, endpoint=endpoint, changes=changes, allow_interruption=allowed
+            )
         )
         return Response(self.get_serializer(changed).data)
 
@@ -99,11 +106,18 @@ class EndpointViewSet(ProjectViewSet[Endpoint]):
         """Serve again after a pause."""
         return self._switch(request, services.resume_endpoint)
 
-    @extend_schema(request=None)
+    @extend_schema(request=RestartSerializer)
     @action(detail=True, methods=["post"])
     def restart(self, request: Request, pk: str) -> Response:
-        """Try again what failed."""
-        return self._switch(request, services.retry_endpoint)
+        """Replace every replica, one after another; what failed is tried again at once."""
+        return self._switch(request, services.restart_endpoint, **_sent(RestartSerializer, request))
+
+    @extend_schema(request=RollbackSerializer)
+    @action(detail=True, methods=["post"])
+    def rollback(self, request: Request, pk: str) -> Response:
+        """Make a new revision with the configuration of an older one, and roll it out."""
+        sent = _sent(RollbackSerializer, request)
+        return self._switch(request, services.rollback_endpoint, number=sent.pop("revision"), **sent)
 
     @extend_schema(responses=EventSerializer(many=True))
     @action(detail=True, methods=["get"], filter_backends=[], url_path="events")
@@ -121,8 +135,13 @@ class EndpointViewSet(ProjectViewSet[Endpoint]):
     @extend_schema(responses=RevisionSerializer(many=True))
     @action(detail=True, methods=["get"], filter_backends=[])
     def revisions(self, request: Request, pk: str) -> Response:
-        """Its configurations, newest first."""
-        return self._page(RevisionSerializer, self.get_object().revisions.select_related("created_by"))
+        """Its configurations, newest first, each with what it changed and what became of it."""
+        endpoint = self.get_object()
+        paginator = CursorPagination()
+        paginator.ordering = "-number"
+        page = paginator.paginate_queryset(history.rows_of(endpoint), request, self)
+        rows = [RevisionSerializer(entry).data for entry in history.entries(endpoint, page or [])]
+        return paginator.get_paginated_response(rows)
 
     @extend_schema(
         parameters=[
@@ -154,9 +173,11 @@ class EndpointViewSet(ProjectViewSet[Endpoint]):
         page = paginator.paginate_queryset(rows, self.request, self)
         return paginator.get_paginated_response(serializer(page, many=True).data)
 
-    def _switch(self, request: Request, service: Callable[..., Endpoint], code: int = 200) -> Response:
+    def _switch(
+        self, request: Request, service: Callable[..., Endpoint], code: int = 200, **sent: Any
+    ) -> Response:
         endpoint = self.get_object()
-        changed = _translated(lambda: service(actor=self.actor, endpoint=endpoint))
+        changed = _translated(lambda: service(actor=self.actor, endpoint=endpoint, **sent))
         return Response(self.get_serializer(changed).data, status=code)
 
 
@@ -204,6 +225,13 @@ def _spec_fields(validated: Mapping[str, Any]) -> dict[str, Any]:
         if sent in revision:
             fields[name] = revision[sent]
     return fields
+
+
+def _sent(shape: type[serializers.Serializer[Any]], request: Request) -> dict[str, Any]:
+    """The checked body."""
+    serializer = shape(data=request.data)
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
 
 
 def _translated(call: Callable[[], Endpoint]) -> Endpoint:

@@ -10,8 +10,10 @@ from rest_framework import serializers
 
 from endpoints import events
 from endpoints.errors import describe
+from endpoints.history import Entry, RevisionState
 from endpoints.live import LOG_TAIL_LINES
-from endpoints.models import Endpoint, Event, InstanceType, Region, Replica, Revision, Status
+from endpoints.models import Endpoint, Event, InstanceType, Region, Replica, Status
+from endpoints.revisions import ADDED, CHANGED, REMOVED, Change
 
 
 class RegionSerializer(serializers.ModelSerializer[Region]):
@@ -67,6 +69,18 @@ class EndpointSerializer(serializers.Serializer[Endpoint]):
     model = serializers.CharField(source="revision.model_id")
     instance_type = serializers.CharField(source="revision.instance_type_id")
     settings = serializers.DictField(source="revision.settings", required=False)
+    environment = serializers.DictField(
+        child=serializers.CharField(allow_blank=True, allow_null=True, trim_whitespace=False),
+        write_only=True,
+        required=False,
+        help_text="variables for the containers, never answered; a null removes one, what is left out stays",
+    )
+    environment_names = serializers.SerializerMethodField()
+    allow_interruption = serializers.BooleanField(
+        write_only=True,
+        required=False,
+        help_text="whether an old replica may stop before its successor is there, where there is room for one only",
+    )
     min_replicas = serializers.IntegerField(default=1)
     max_replicas = serializers.IntegerField(default=1)
     private = serializers.BooleanField(default=True)
@@ -79,6 +93,11 @@ class EndpointSerializer(serializers.Serializer[Endpoint]):
     revision = serializers.IntegerField(source="revision.number", read_only=True)
     created_at = serializers.DateTimeField(read_only=True)
     updated_at = serializers.DateTimeField(read_only=True)
+
+    @extend_schema_field({"type": "array", "items": {"type": "string"}})
+    def get_environment_names(self, endpoint: Endpoint) -> list[str]:
+        """The names of the variables; their values may be secrets."""
+        return sorted(endpoint.revision.environment) if endpoint.revision else []
 
     @extend_schema_field(ReasonSerializer(allow_null=True))
     def get_status_reason(self, endpoint: Endpoint) -> dict[str, str] | None:
@@ -160,14 +179,55 @@ class ReplicaSerializer(serializers.ModelSerializer[Replica]):
         ]
 
 
-class RevisionSerializer(serializers.ModelSerializer[Revision]):
-    """One configuration."""
+class FailureSerializer(serializers.Serializer[Any]):
+    """Why a revision was taken back."""
 
-    author = serializers.CharField(source="created_by", default="")
+    code = serializers.CharField()
+    message = serializers.CharField()
+    action = serializers.CharField()
+    params = serializers.DictField()
 
-    class Meta:
-        model = Revision
-        fields = ["number", "model", "instance_type", "settings", "author", "created_at"]
+
+class ChangeSerializer(serializers.Serializer[Change]):
+    """One difference to the revision before. Values of variables are never told."""
+
+    field = serializers.CharField(help_text="model, instance_type, settings.<key> or environment.<NAME>")
+    kind = serializers.ChoiceField(choices=[ADDED, CHANGED, REMOVED])
+    before = serializers.JSONField(allow_null=True)
+    after = serializers.JSONField(allow_null=True)
+
+
+class RevisionSerializer(serializers.Serializer[Entry]):
+    """One configuration of an endpoint, and what became of it."""
+
+    number = serializers.IntegerField(source="revision.number")
+    state = serializers.ChoiceField(
+        choices=RevisionState.choices,
+        help_text="current: the one that is wanted; serving: older, and some replica of it still serves; "
+        "failed: it was taken back; previous: any other",
+    )
+    model = serializers.CharField(source="revision.model_id")
+    instance_type = serializers.CharField(source="revision.instance_type_id")
+    settings = serializers.DictField(source="revision.settings")
+    environment_names = serializers.ListField(child=serializers.CharField())
+    allow_interruption = serializers.BooleanField(source="revision.allow_interruption")
+    restores = serializers.IntegerField(allow_null=True, help_text="the revision that it took up again")
+    failed = FailureSerializer(allow_null=True)
+    diff = ChangeSerializer(many=True)
+    author = serializers.CharField()
+    created_at = serializers.DateTimeField(source="revision.created_at")
+
+
+class RestartSerializer(serializers.Serializer[Any]):
+    """What a restart may do."""
+
+    allow_interruption = serializers.BooleanField(default=False)
+
+
+class RollbackSerializer(RestartSerializer):
+    """To which revision."""
+
+    revision = serializers.IntegerField(min_value=1, max_value=2**31 - 1)
 
 
 class LogsQuery(serializers.Serializer[Any]):

@@ -63,6 +63,10 @@ class EncryptedTextField(models.TextField):  # type: ignore[type-arg]
 class EncryptedJSONField(EncryptedTextField):
     """A JSON document that is ciphertext in the database. An empty document is stored as ""."""
 
+    # What django-stubs takes for the types of the attribute.
+    _pyi_private_set_type: Any
+    _pyi_private_get_type: Any
+
     def get_prep_value(self, value: Any) -> Any:
         """Serialise, then encrypt."""
         return super().get_prep_value(json.dumps(value, sort_keys=True) if value else "")

@@ -136,9 +136,9 @@ def test_switches_and_deletion(editor_client: Client, editor_actor: Actor) -> No
     endpoint = new_endpoint(editor_actor)
     url = f"{URL}{endpoint.id}/"
     for name in ("pause", "resume", "restart"):
-        assert editor_client.post(f"{url}{name}/").status_code == 200
+        assert editor_client.post(f"{url}{name}/", {}, content_type="application/json").status_code == 200
     kinds = [item["kind"] for item in editor_client.get(f"{url}events/").json()["results"]]
-    assert kinds == ["endpoint.retried", "endpoint.resumed", "endpoint.paused", "endpoint.created"]
+    assert kinds == ["endpoint.restarted", "endpoint.resumed", "endpoint.paused", "endpoint.created"]
     assert editor_client.get(f"{url}replicas/").json()["results"] == []
     assert editor_client.delete(url).status_code == 202
     endpoint.refresh_from_db()

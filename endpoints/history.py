@@ -1,0 +1,154 @@
+"""An endpoint's revisions as pages and the API show them: each with what it changed and what became of it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Count, Q, QuerySet, TextChoices
+from django.utils.translation import gettext_lazy as _
+
+from endpoints import revisions
+from endpoints.errors import Reason, describe
+from endpoints.models import Endpoint, Replica, ReplicaState, Revision
+from endpoints.models.replica import LIVE_STATES
+from endpoints.revisions import Change
+
+PAGE = 25
+
+
+class RevisionState(TextChoices):
+    """What became of a revision."""
+
+    CURRENT = "current", _("Current")
+    SERVING = "serving", _("Still serving")
+    PREVIOUS = "previous", _("Previous")
+    FAILED = "failed", _("Taken back")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a revision was taken back."""
+
+    reason: Reason
+    params: Mapping[str, Any]
+
+    @property
+    def code(self) -> str:
+        """Stable."""
+        return self.reason.code
+
+    @property
+    def message(self) -> str:
+        """For people."""
+        return self.reason.message
+
+    @property
+    def action(self) -> str:
+        """What to do."""
+        return self.reason.action
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One revision.
+
+    diff      to the one before; [] for the first
+    back      what a roll-back to it would change now; [] where it would change nothing
+    replicas  how many of its replicas are alive, by state
+    """
+
+    revision: Revision
+    state: str
+    diff: list[Change]
+    back: list[Change]
+    failed: Failure | None
+    replicas: Mapping[str, int]
+
+    @property
+    def environment_names(self) -> list[str]:
+        """The names of its variables."""
+        return sorted(self.revision.environment)
+
+    @property
+    def restores(self) -> int | None:
+        """The number of the revision that it took up again."""
+        return self.revision.restores.number if self.revision.restores else None
+
+    @property
+    def author(self) -> str:
+        """Who asked for it, also when that account is gone."""
+        return self.revision.created_by_name or str(self.revision.created_by or "")
+
+
+def rows_of(endpoint: Endpoint) -> QuerySet[Revision]:
+    """Its revisions with what an entry needs of them, newest first."""
+    return (
+        Revision.objects.filter(endpoint=endpoint)
+        .select_related("model", "instance_type", "restores", "created_by")
+        .order_by("-number")
+    )
+
+
+def entries(endpoint: Endpoint, page: Sequence[Revision]) -> list[Entry]:
+    """`page`, newest first and without gaps, as entries: two queries whatever its length."""
+    if not page:
+        return []
+    others = rows_of(endpoint).filter(Q(number=page[-1].number - 1) | Q(pk=endpoint.revision_id))
+    near = {revision.number: revision for revision in [*others, *page]}
+    present = next((row for row in near.values() if row.pk == endpoint.revision_id), None)
+    wanted = revisions.of_revision(present) if present else None
+    alive = _alive(endpoint)
+    return [
+        _entry(endpoint, revision, near.get(revision.number - 1), alive.get(revision.pk, {}), wanted)
+        for revision in page
+    ]
+
+
+def _alive(endpoint: Endpoint) -> dict[int, Counter[str]]:
+    rows = (
+        Replica.objects.filter(endpoint=endpoint, state__in=LIVE_STATES)
+        .values_list("revision_id", "state")
+        .annotate(n=Count("id"))
+        .order_by("revision_id", "state")
+    )
+    alive: dict[int, Counter[str]] = defaultdict(Counter)
+    for revision_id, state, count in rows:
+        alive[revision_id][state] = count
+    return alive
+
+
+def _entry(
+    endpoint: Endpoint,
+    revision: Revision,
+    before: Revision | None,
+    alive: Mapping[str, int],
+    present: revisions.Configuration | None,
+) -> Entry:
+    mine = revisions.of_revision(revision)
+    return Entry(
+        revision=revision,
+        state=_state(endpoint, revision, alive),
+        diff=revisions.diff(revisions.of_revision(before) if before else None, mine),
+        back=revisions.diff(present, mine),
+        failed=failure_of(revision),
+        replicas=alive,
+    )
+
+
+def _state(endpoint: Endpoint, revision: Revision, alive: Mapping[str, int]) -> str:
+    if revision.pk == endpoint.revision_id:
+        return RevisionState.CURRENT
+    if revision.failed_code:
+        return RevisionState.FAILED
+    return RevisionState.SERVING if alive.get(ReplicaState.READY) else RevisionState.PREVIOUS
+
+
+def failure_of(revision: Revision) -> Failure | None:
+    """Why it was taken back; None if it was not. The log stays with the replica."""
+    if not revision.failed_code:
+        return None
+    params = {name: value for name, value in revision.failed_params.items() if name != "logs"}
+    return Failure(describe(revision.failed_code, params), params)
