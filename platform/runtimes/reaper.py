@@ -50,11 +50,10 @@ def main(folder: Path) -> None:
     if error is not None:
         code = NOT_EXECUTABLE if isinstance(error, PermissionError) else NOT_FOUND
         _write(folder, "exit.json", {"code": code, "error": f"{error.strerror}: {error.filename}"})
-        os.write(ready, b"!")
+        _tell(ready, b"!")
         return
     _write(folder, "started.json", {"pid": pid})
-    os.write(ready, b".")
-    os.close(ready)
+    _tell(ready, b".")
     oom = _watch(pid, output, wakeups, log, run["memory_bytes"])
     # What the replica left behind in its group dies with it, while the group's number is still its own.
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -63,6 +62,13 @@ def main(folder: Path) -> None:
     log.drain(output)
     code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
     _write(folder, "exit.json", {"code": code, "oom": oom})
+
+
+def _tell(ready: int, word: bytes) -> None:
+    """A worker that was killed meanwhile no longer listens; its successor reads the marks."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(ready, word)
+    os.close(ready)
 
 
 def _leave(folder: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -14,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from runtimes import process
-from runtimes.contract import ContainerState, Mount
+from runtimes import process, process_logs
+from runtimes.contract import ContainerState, LogLine, Mount
 from runtimes.errors import InvalidSpec
 from runtimes.process_files import lock_holder, tail_of
 from tests.contract.drivers import ProcessDriver, exited, wait_for
@@ -66,6 +68,33 @@ def test_a_replica_outlives_the_worker_that_started_it(driver: ProcessDriver) ->
     assert is_alive(pid_of(driver, "a"))
     driver.runtime.stop("a")
     assert not is_alive(pid_of(driver, "a"))
+
+
+def test_a_worker_killed_while_it_waits_for_the_start_takes_nothing_with_it(
+    driver: ProcessDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start_and_die(folder: Path) -> None:
+        command = [sys.executable, "-I", "-S", str(process._REAPER), str(folder)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as reaper:
+            assert reaper.stdout is not None
+            reaper.stdout.close()
+
+    monkeypatch.setattr(driver.runtime, "_run_reaper", start_and_die)
+    driver.runtime.start(driver.spec("a", *SERVE))
+    begun = folder_of(driver, "a") / "started.json"
+    wait_for(lambda: begun.exists() or None, "the replica has started")
+    address = driver.runtime.observe("a").address  # type: ignore[union-attr]
+    assert address is not None
+
+    def listens() -> bool | None:
+        with contextlib.suppress(OSError), socket.create_connection((address.host, address.port), 1):
+            return True
+        return None
+
+    wait_for(listens, "it answers")
+    seen = driver.runtime.observe("a")
+    assert seen is not None
+    assert seen.state is ContainerState.RUNNING
 
 
 def test_a_replica_does_not_outlive_its_watcher_unseen(driver: ProcessDriver) -> None:
@@ -177,9 +206,8 @@ def test_the_workers_secrets_stay_with_the_worker(
         assert part in shown
 
 
-def test_logs_are_bounded(driver: ProcessDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "LOG_BYTES", 10_000)
-    driver.runtime.start(driver.spec("a", "lines", "20000"))
+def test_logs_are_bounded(driver: ProcessDriver) -> None:
+    driver.runtime.start(driver.spec("a", "lines", "20000", log_bytes=10_000))
     exited(driver.runtime, "a")
     files = list(folder_of(driver, "a").glob("log*"))
     assert 0 < sum(file.stat().st_size for file in files) <= 2 * (10_000 + 65_536)
@@ -228,3 +256,38 @@ def test_names_stay_in_their_folder(driver: ProcessDriver, name: str) -> None:
         driver.runtime.start(driver.spec(name, *SERVE))
     with pytest.raises(InvalidSpec):
         driver.runtime.remove(name)
+
+
+def _reader(folder: Path, after: str = "", tail: int = 5) -> list[LogLine]:
+    return list(process_logs.follow(folder, tail=tail, after=after, ended=lambda: True))
+
+
+def test_reading_goes_on_through_a_rotation(tmp_path: Path) -> None:
+    log, older = tmp_path / "log", tmp_path / "log.1"
+    log.write_bytes(b"one\ntwo\n")
+    shown = _reader(tmp_path)
+    assert [line.text for line in shown] == ["one", "two"]
+    with log.open("ab") as file:
+        file.write(b"thr")
+    log.rename(older)
+    log.write_bytes(b"ee\nfour\n")
+    assert [(line.text, line.gap) for line in _reader(tmp_path, shown[-1].mark)] == [
+        ("three", False),
+        ("four", False),
+    ]
+    assert [line.text for line in _reader(tmp_path, tail=3)] == ["two", "three", "four"]
+    log.rename(older)
+    log.write_bytes(b"five\n")
+    assert [(line.text, line.gap) for line in _reader(tmp_path, shown[-1].mark, tail=2)] == [
+        ("four", True),
+        ("five", False),
+    ]
+
+
+def test_far_behind_it_is_the_tail_that_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"one\n")
+    mark = _reader(tmp_path)[-1].mark
+    with log.open("ab") as file:
+        file.write(b"x" * 2_000_000 + b"\nlast\n")
+    assert [(line.text, line.gap) for line in _reader(tmp_path, mark, tail=1)] == [("last", True)]
