@@ -52,6 +52,7 @@ class ContainerSpec:
     cpus            cores, fractions allowed; 0 means no limit
     memory_bytes    hard limit, swap included; 0 means no limit
     gpu_ids         engine device ids (NVIDIA UUIDs or indices) this replica owns
+    node            where to start it: a name from `nodes()`; "" where there is only one
     network         key of the isolated network, one per project; None means the driver's default
     tmpfs           writable paths in a read-only root → size in bytes
     stop_grace_s    seconds between SIGTERM and SIGKILL
@@ -71,6 +72,7 @@ class ContainerSpec:
     shm_bytes: int = 0
     pids_limit: int = 4096
     gpu_ids: tuple[str, ...] = ()
+    node: str = ""
     mounts: tuple[Mount, ...] = ()
     network: str | None = None
     read_only_root: bool = True
@@ -174,6 +176,56 @@ class RuntimeInfo:
     isolation: str = ""
 
 
+LOCAL_NODE = "local"  # the one node of a runtime that has no others
+
+
+@dataclass(frozen=True, slots=True)
+class GpuFacts:
+    """A GPU as its driver tells it.
+
+    uuid    what `ContainerSpec.gpu_ids` names it by
+    model   as instance types write it ("rtx2080ti")
+    """
+
+    uuid: str
+    index: int
+    name: str
+    model: str
+    vram_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """A machine that runs replicas. gpus: None when its driver is there and fails, so that nothing is known."""
+
+    name: str
+    cpus: float
+    memory_bytes: int
+    gpus: tuple[GpuFacts, ...] | None = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """Somebody on a GPU: a running container that was given it, or a process that computes on it.
+
+    gpu            its UUID, or what the container asked for instead: an index, or ALL_GPUS
+    ours           a replica of this installation
+    name           the container's name, the process's where it runs in none
+    pid            of a process, as the host numbers it; 0 for a container that computes nothing as far as is known
+    memory_bytes   of the GPU's, where known
+    """
+
+    node: str
+    gpu: str
+    ours: bool
+    name: str
+    pid: int = 0
+    memory_bytes: int = 0
+
+
+ALL_GPUS = "all"
+
+
 class Runtime(Protocol):
     """Where replicas run."""
 
@@ -181,6 +233,15 @@ class Runtime(Protocol):
 
     def info(self) -> RuntimeInfo:
         """Who answers. Raises RuntimeUnreachable or RuntimeNotPermitted."""
+
+    def nodes(self) -> list[NodeFacts]:
+        """The machines that replicas can run on. Raises RuntimeUnreachable or RuntimeNotPermitted."""
+
+    def gpu_use(self) -> list[GpuUse]:
+        """Who is on which GPU now, other owners' containers and the host's own programs included.
+
+        Raises RuntimeUnreachable, or RuntimeFailure when the GPUs' driver fails.
+        """
 
     def has_image(self, image: str) -> bool:
         """Whether `start` could run without a pull. A runtime without images says True."""

@@ -9,6 +9,7 @@ says so.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import threading
 import time
@@ -20,12 +21,15 @@ from typing import Any, Literal
 import docker
 import docker.errors
 
-from runtimes import images, listening
+from runtimes import gpus, images, listening
 from runtimes.contract import (
     LABEL_OWNER,
+    LOCAL_NODE,
     ContainerSpec,
     ContainerState,
+    GpuUse,
     Listener,
+    NodeFacts,
     Observation,
     PullProgress,
     RegistryAuth,
@@ -34,12 +38,14 @@ from runtimes.contract import (
 )
 from runtimes.docker_client import Client, connect, is_local_socket
 from runtimes.docker_errors import from_api, is_missing, is_missing_network, translated
+from runtimes.docker_gpus import uses
 from runtimes.docker_network import Networks
 from runtimes.docker_observe import container_state, observation
 from runtimes.docker_pull import pull_image
 from runtimes.docker_spec import container_config
 from runtimes.errors import InvalidSpec, RuntimeFailure, RuntimeUnreachable
 
+log = logging.getLogger(__name__)
 Reach = Literal["auto", "address", "published"]
 WEAKER = (
     "This machine cannot reach containers by their own address, so replicas are published on 127.0.0.1 and their"
@@ -81,6 +87,8 @@ class DockerRuntime:
         self._timeout_s = timeout_s
         # One client a thread: a requests session is not made for several.
         self._clients = threading.local()
+        # What containers were made with never changes: each is asked about once.
+        self._containers: dict[str, dict[str, Any]] = {}
 
     def info(self) -> RuntimeInfo:
         with translated():
@@ -97,6 +105,24 @@ class DockerRuntime:
         """The engine's machine as it names it: x86_64, aarch64."""
         with translated():
             return str(self._api().info().get("Architecture", ""))
+
+    def nodes(self) -> builtins.list[NodeFacts]:
+        facts = self.info()
+        # NVML knows this machine's GPUs: those of an engine elsewhere are entered by hand.
+        try:
+            found = gpus.gpus() if is_local_socket(self._base_url) else ()
+        except RuntimeFailure as failure:
+            log.warning("the GPUs are not known: %s", failure.evidence)
+            found = None
+        return [NodeFacts(LOCAL_NODE, facts.cpus, facts.memory_bytes, found)]
+
+    def gpu_use(self) -> builtins.list[GpuUse]:
+        with translated():
+            running = [row["Id"] for row in self._api().containers()]
+            known = {name: self._containers.get(name) or self._inspect(name) for name in running}
+        self._containers = {name: facts for name, facts in known.items() if facts is not None}
+        computing = gpus.processes() if is_local_socket(self._base_url) else ()
+        return uses(self._containers.values(), computing, self._owner)
 
     # ---- images
 

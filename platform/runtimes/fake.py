@@ -17,10 +17,13 @@ from datetime import UTC, datetime
 
 from runtimes.contract import (
     LABEL_OWNER,
+    LOCAL_NODE,
     Address,
     ContainerSpec,
     ContainerState,
+    GpuUse,
     Listener,
+    NodeFacts,
     Observation,
     PullProgress,
     RegistryAuth,
@@ -56,6 +59,8 @@ class FakeEngine:
 
     images          names that need no pull; `everything_is_here` makes all of them present
     outage          set: every call fails with it (UNREACHABLE, NO_SPACE …)
+    nodes           its machines; none: one called "local", of `cpus` and `memory_bytes`
+    strangers       who else is on its GPUs
     failing_starts  taken one a start of a new container, first come, first raised
     failing_pulls   taken one a pull
     pull_steps      what a successful pull reports
@@ -75,6 +80,8 @@ class FakeEngine:
         ]
         self.address = Address("127.0.0.1", 9)
         self.cpus, self.memory_bytes = 64, 1 << 38
+        self.nodes: list[NodeFacts] = []
+        self.strangers: list[GpuUse] = []
         self.containers: dict[str, Container] = {}
         self.open_ports: dict[str, tuple[Listener, ...]] = {}
         self.networks: set[str] = set()
@@ -164,6 +171,21 @@ class FakeRuntime:
         self._reach()
         return RuntimeInfo(self.kind, "1", self.engine.cpus, self.engine.memory_bytes)
 
+    def nodes(self) -> builtins.list[NodeFacts]:
+        self._reach()
+        local = NodeFacts(LOCAL_NODE, self.engine.cpus, self.engine.memory_bytes)
+        return list(self.engine.nodes) or [local]
+
+    def gpu_use(self) -> builtins.list[GpuUse]:
+        self._reach()
+        with self.engine.lock:
+            running = [c for c in self.engine.containers.values() if c.seen.state is ContainerState.RUNNING]
+        return [
+            GpuUse(c.spec.node or LOCAL_NODE, gpu, c.seen.labels[LABEL_OWNER] == self._owner, c.spec.name)
+            for c in running
+            for gpu in c.spec.gpu_ids
+        ] + self.engine.strangers
+
     def has_image(self, image: str) -> bool:
         self._reach()
         return self.engine.everything_is_here or image in self.engine.images
@@ -188,6 +210,8 @@ class FakeRuntime:
                 if existing.seen.labels[LABEL_OWNER] != self._owner:
                     raise InvalidSpec(f"a container named {spec.name} exists and belongs to someone else")
                 return existing.seen
+            if spec.node and spec.node not in {node.name for node in self.nodes()}:
+                raise InvalidSpec(f"there is no node {spec.node}")
             if not self.has_image(spec.image):
                 raise ImageMissing(f"No such image: {spec.image}")
             if self.engine.failing_starts:

@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import math
 import os
 import platform
@@ -32,10 +33,13 @@ from typing import Any
 from runtimes import listening
 from runtimes.contract import (
     LABEL_OWNER,
+    LOCAL_NODE,
     Address,
     ContainerSpec,
     ContainerState,
+    GpuUse,
     Listener,
+    NodeFacts,
     Observation,
     PullProgress,
     RegistryAuth,
@@ -44,6 +48,7 @@ from runtimes.contract import (
 )
 from runtimes.errors import InvalidSpec, PortTaken, RuntimeFailure, RuntimeUnreachable
 from runtimes.images import LLAMA_CPP_SERVER
+from runtimes.process_gpus import uses
 from runtimes.process_files import (
     HOST,
     can_bind,
@@ -58,6 +63,7 @@ from runtimes.process_files import (
     translated,
 )
 
+log = logging.getLogger(__name__)
 # Below the range from which kernels pick ports for outgoing connections (Linux 32768, macOS 49152).
 PORTS = range(20000, 30000)
 PROGRAMS: Mapping[str, tuple[str, ...]] = {"llama-cpp": (sys.executable, "-I", str(LLAMA_CPP_SERVER))}
@@ -93,6 +99,31 @@ class ProcessRuntime:
         return RuntimeInfo(
             self.kind, platform.python_version(), os.cpu_count() or 1, machine_memory(), ISOLATION
         )
+
+    def nodes(self) -> builtins.list[NodeFacts]:
+        facts = self.info()
+        try:
+            found = gpus.gpus()
+        except RuntimeFailure as failure:
+            log.warning("the GPUs are not known: %s", failure.evidence)
+            found = None
+        return [NodeFacts(LOCAL_NODE, facts.cpus, facts.memory_bytes, found)]
+
+    def gpu_use(self) -> builtins.list[GpuUse]:
+        running = [item.name for item in self.list() if item.state is ContainerState.RUNNING]
+        with translated():
+            given = {name: self._gpus_given(name) for name in running}
+            groups = {
+                int(began["pid"]): name
+                for name in running
+                if (began := read_json(self._folder(name) / "started.json"))
+            }
+        return uses(given, groups, gpus.processes())
+
+    def _gpus_given(self, name: str) -> builtins.list[str]:
+        run = read_json(self._folder(name) / "run.json") or {}
+        given = run.get("environment", {}).get("CUDA_VISIBLE_DEVICES", "")
+        return [gpu for gpu in given.split(",") if gpu]
 
     def has_image(self, image: str) -> bool:
         return True
