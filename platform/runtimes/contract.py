@@ -6,6 +6,7 @@ A driver holds no state that matters: what runs is what the engine says. Every c
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -281,6 +282,9 @@ class Runtime(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove the container and all that belongs to it alone, running or not. A missing one is success."""
+
+    def networks(self) -> builtins.list[str]:
+        """Keys of the projects' networks of this installation that are there. A runtime without any: none."""
 
     def remove_network(self, network: str) -> None:
         """Remove a project's network if no container is on it. A missing one is success."""

@@ -8,12 +8,13 @@ says so.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from runtimes.contract import (
     ContainerState,
     GpuUse,
     Listener,
+    LogLine,
     NodeFacts,
     Observation,
     PullProgress,
@@ -37,10 +39,11 @@ from runtimes.contract import (
     RuntimeInfo,
 )
 from runtimes.docker_client import Client, connect, is_local_socket
-from runtimes.docker_errors import from_api, is_missing, is_missing_network, translated
+from runtimes.docker_errors import from_api, is_address_taken, is_missing, is_missing_network, translated
+from runtimes.docker_logs import follow, whole
 from runtimes.docker_gpus import uses
 from runtimes.docker_network import Networks
-from runtimes.docker_observe import container_state, observation
+from runtimes.docker_observe import chosen_address, container_state, observation
 from runtimes.docker_pull import pull_image
 from runtimes.docker_spec import container_config
 from runtimes.errors import InvalidSpec, RuntimeFailure, RuntimeUnreachable
@@ -53,6 +56,7 @@ WEAKER = (
 )
 _EVENT_KINDS = ("start", "die", "oom", "destroy")
 _MAX_LOG_BYTES = 2_000_000
+_LOG_SILENCE_S = 3.0
 _SILENCE_S = 600.0  # pulls, imports and builds say something more often than that
 
 
@@ -169,32 +173,49 @@ class DockerRuntime:
 
     # ---- containers
 
-    def start(self, spec: ContainerSpec) -> Observation:
+    def start(self, spec: ContainerSpec, *, avoid: frozenset[tuple[str, int]] = frozenset()) -> Observation:
         deadline = time.monotonic() + self._timeout_s
+        taken: set[str] = set()  # addresses that somebody else was faster to get
         with translated():
             while time.monotonic() < deadline:
                 facts = self._inspect(spec.name)
                 if facts is None:
-                    if not self._create(spec):
+                    if not self._create(spec, taken.union(host for host, _ in avoid)):
                         time.sleep(0.02)  # the engine reserves a name well before it shows the container
-                        continue
-                elif not self._is_mine(facts):
+                    continue
+                if not self._is_mine(facts):
                     raise InvalidSpec(f"a container named {spec.name} exists and belongs to someone else")
-                elif container_state(facts) is not ContainerState.CREATED:
+                if container_state(facts) is not ContainerState.CREATED:
                     return observation(facts)
-                self._start_created(spec.name)
+                made, chosen = facts["Id"], chosen_address(facts)
+                if any(chosen == host for host, _ in avoid):  # chosen before it was to be avoided
+                    self.remove(made)
+                    continue
+                if not self._start_created(made):
+                    taken.add(chosen)
+                    continue
                 facts = self._inspect(spec.name)
-                if facts is not None:
+                if facts is not None and self._is_avoided(observation(facts), avoid):
+                    self.remove(made)
+                elif facts is not None:
                     return observation(facts)
         raise RuntimeFailure(f"container {spec.name} was removed again and again while it was being started")
 
-    def _create(self, spec: ContainerSpec) -> bool:
-        """False when somebody else made one of that name, or removed the network, in between: look again."""
+    def _create(self, spec: ContainerSpec, avoid: Set[str] = frozenset()) -> bool:
+        """False when somebody else made one of that name, or removed the network, in between: look again.
+
+        The container's address is chosen here, none of `avoid`: the engine itself would hand out any free one.
+        """
         api = self._api()
         published = self._published()
-        network = Networks(self._owner, self._pool, internal=not published)
+        networks = Networks(self._owner, self._pool, internal=not published)
+        network = networks.ensure(api, spec.network, avoid)
         config = container_config(
-            spec, owner=self._owner, network_id=network.ensure(api, spec.network), published=published
+            spec,
+            owner=self._owner,
+            network_id=network["Id"],
+            published=published,
+            address="" if published else networks.free_address(api, network, spec.name, avoid),
         )
         try:
             api.create_container_from_config(config, spec.name)  # type: ignore[no-untyped-call]
@@ -204,23 +225,39 @@ class DockerRuntime:
             raise
         return True
 
-    def _start_created(self, name: str) -> None:
-        """What the container itself is to blame for stays with it, to be observed; all else is raised, and the
-        container removed, so that the next attempt makes it anew.
+    def _is_avoided(self, seen: Observation, avoid: frozenset[tuple[str, int]]) -> bool:
+        """Whether it came up where it must not: the engine itself chooses published ports, and chose the addresses
+        of containers that an earlier version made."""
+        if seen.address is None:
+            return False
+        if self._published():
+            return (seen.address.host, seen.address.port) in avoid
+        return any(seen.address.host == host for host, _ in avoid)
+
+    def _start_created(self, name: str) -> bool:
+        """False, and the container removed, when another one was faster to get its address.
+
+        What the container itself is to blame for stays with it, to be observed; all else is raised, and the
+        container removed, so that the next attempt makes it anew. `name` may be an id: then only that one is removed
+        and not another worker's next attempt.
         """
         try:
             self._api().start(name)
         except docker.errors.APIError as error:
             if is_missing(error, "container"):
-                return
+                return True
+            if is_address_taken(error):
+                self.remove(name)
+                return False
             failure = from_api(error)
             unknown = type(failure) is RuntimeFailure and "oci runtime" in failure.evidence.lower()
             if isinstance(failure, InvalidSpec) or unknown:
                 facts = self._inspect(name)
                 if facts is not None and container_state(facts) is ContainerState.EXITED:
-                    return
+                    return True
             self.remove(name)
             raise failure from error
+        return True
 
     def observe(self, name: str) -> Observation | None:
         with translated():
@@ -273,6 +310,10 @@ class DockerRuntime:
                 raise RuntimeFailure(f"container {name} is still there {self._timeout_s} s after its removal")
             time.sleep(0.02)
 
+    def networks(self) -> builtins.list[str]:
+        with translated():
+            return Networks(self._owner, self._pool, internal=True).keys(self._api())
+
     def remove_network(self, network: str) -> None:
         with translated():
             Networks(self._owner, self._pool, internal=True).remove(self._api(), network)
@@ -291,21 +332,17 @@ class DockerRuntime:
                 raise
         return bytes(raw)[-_MAX_LOG_BYTES:].decode(errors="replace")
 
-    def follow_logs(self, name: str, *, tail: int = 0) -> Iterator[str]:
+    def follow_logs(self, name: str, *, tail: int = 0, after: str = "") -> Iterator[LogLine]:
         if self.observe(name) is None:
             return
         with translated():
-            stream = self._client(None).logs(
-                name, stdout=True, stderr=True, stream=True, follow=True, tail=tail
-            )
-            with contextlib.closing(stream):
-                pending = b""
-                for piece in stream:
-                    *lines, pending = (pending + piece).split(b"\n")
-                    for line in lines:
-                        yield line.decode(errors="replace")
-                if pending:
-                    yield pending.decode(errors="replace")
+            yield from follow(self._client(None), name, tail=tail, after=after)
+
+    def whole_log(self, name: str) -> Iterator[bytes]:
+        if self.observe(name) is None:
+            return
+        with translated():
+            yield from whole(self._client(_LOG_SILENCE_S), name)
 
     def events(self) -> Iterator[RuntimeEvent]:
         """Subscribed when this returns, so nothing that happens after the call is missed."""

@@ -10,16 +10,16 @@ from typing import Any
 from runtimes.contract import HOST_PLACEHOLDER, LABEL_OWNER, PORT_PLACEHOLDER, ContainerSpec
 
 LABEL_PORT = "berth.port"  # an image may expose more ports than the one that we ask
-LOG_FILE_MB, LOG_FILES = (
-    5,
-    2,
-)  # two files, so that a rotation never leaves a dead container without its last words
+LOG_FILES = 2  # so that a rotation never leaves a dead container without its last words
 INSIDE_HOST = "0.0.0.0"  # noqa: S104 - all addresses of the container, which are on one isolated network
 
 
-def container_config(spec: ContainerSpec, *, owner: str, network_id: str, published: bool) -> dict[str, Any]:
+def container_config(
+    spec: ContainerSpec, *, owner: str, network_id: str, published: bool, address: str = ""
+) -> dict[str, Any]:
     """The body of POST /containers/create.
 
+    address     its IPv4 address on that network; "" leaves the choice to the engine
     published   whether the port is also bound on the host's loopback address, where containers' own addresses
                 cannot be reached
     """
@@ -33,7 +33,9 @@ def container_config(spec: ContainerSpec, *, owner: str, network_id: str, publis
         "Healthcheck": {"Test": ["NONE"]},
         "StopTimeout": spec.stop_grace_s,
         "HostConfig": _host_config(spec, network_id, port if published else None),
-        "NetworkingConfig": {"EndpointsConfig": {network_id: {}}},
+        "NetworkingConfig": {
+            "EndpointsConfig": {network_id: {"IPAMConfig": {"IPv4Address": address}} if address else {}}
+        },
     }
     if spec.command is not None:
         config["Cmd"] = [fill(item, spec.port) for item in spec.command]
@@ -59,7 +61,7 @@ def _host_config(spec: ContainerSpec, network_id: str, published_port: str | Non
         "RestartPolicy": {"Name": "no"},
         "LogConfig": {
             "Type": "json-file",
-            "Config": {"max-size": f"{LOG_FILE_MB}m", "max-file": str(LOG_FILES)},
+            "Config": {"max-size": str(max(spec.log_bytes, 1_000_000)), "max-file": str(LOG_FILES)},
         },
         # `exec`: compilers of kernels (Triton's, torch's) load what they wrote to a temporary folder.
         "Tmpfs": {path: f"rw,exec,nosuid,nodev,size={size}" for path, size in spec.tmpfs.items()},

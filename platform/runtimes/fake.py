@@ -23,6 +23,7 @@ from runtimes.contract import (
     ContainerState,
     GpuUse,
     Listener,
+    LogLine,
     NodeFacts,
     Observation,
     PullProgress,
@@ -64,7 +65,8 @@ class FakeEngine:
     failing_starts  taken one a start of a new container, first come, first raised
     failing_pulls   taken one a pull
     pull_steps      what a successful pull reports
-    address         where running containers are said to answer
+    address         where running containers are said to answer, all of them and whatever is to be avoided; None: each
+                    has an address of its own, where nobody answers
     """
 
     def __init__(self, *, everything_is_here: bool = True) -> None:
@@ -78,7 +80,7 @@ class FakeEngine:
             PullProgress(50, 100),
             PullProgress(100, 100),
         ]
-        self.address = Address("127.0.0.1", 9)
+        self.address: Address | None = None
         self.cpus, self.memory_bytes = 64, 1 << 38
         self.nodes: list[NodeFacts] = []
         self.strangers: list[GpuUse] = []
@@ -202,7 +204,7 @@ class FakeRuntime:
                 progress(step)
         self.engine.images.add(image)
 
-    def start(self, spec: ContainerSpec) -> Observation:
+    def start(self, spec: ContainerSpec, *, avoid: frozenset[tuple[str, int]] = frozenset()) -> Observation:
         self._reach()
         with self.engine.lock:
             existing = self.engine.containers.get(spec.name)
@@ -216,21 +218,31 @@ class FakeRuntime:
                 raise ImageMissing(f"No such image: {spec.image}")
             if self.engine.failing_starts:
                 raise self.engine.failing_starts.pop(0)
-            container = Container(spec, self._new(spec))
+            container = Container(spec, self._new(spec, avoid))
             self.engine.containers[spec.name] = container
             self.engine.networks.add(spec.network or "default")
         self.engine.tell("start", container.seen)
         self._live(container)
         return container.seen
 
-    def _new(self, spec: ContainerSpec) -> Observation:
+    def _new(self, spec: ContainerSpec, avoid: frozenset[tuple[str, int]]) -> Observation:
         return Observation(
             name=spec.name,
             runtime_id=f"fake-{next(self.engine.ids)}",
             state=ContainerState.RUNNING,
             labels={**spec.labels, LABEL_OWNER: self._owner},
-            address=self.engine.address,
+            address=self.engine.address or self._free_address(avoid),
             started_at=datetime.now(UTC),
+        )
+
+    def _free_address(self, avoid: frozenset[tuple[str, int]]) -> Address:
+        """The lowest one that no running container has: what is not avoided is given away again at once."""
+        taken = {item.seen.address for item in self.engine.containers.values()}
+        hosts = (f"127.1.{high}.{low}" for high in range(256) for low in range(1, 255))
+        return next(
+            address
+            for address in (Address(host, 9) for host in hosts)
+            if address not in taken and (address.host, address.port) not in avoid
         )
 
     def _live(self, container: Container) -> None:
@@ -276,6 +288,10 @@ class FakeRuntime:
             self.engine.exits(name, SIGKILL)
             self.engine.vanishes(name)
 
+    def networks(self) -> builtins.list[str]:
+        self._reach()
+        return sorted(self.engine.networks)
+
     def remove_network(self, network: str) -> None:
         self._reach()
         if all(container.spec.network != network for container in self.engine.containers.values()):
@@ -287,17 +303,30 @@ class FakeRuntime:
         kept = found.lines[-tail:] if found and tail > 0 else []
         return "".join(line + "\n" for line in kept)
 
-    def follow_logs(self, name: str, *, tail: int = 0) -> Iterator[str]:
+    def follow_logs(self, name: str, *, tail: int = 0, after: str = "") -> Iterator[LogLine]:
+        self._reach()
         found = self._mine(name)
-        position = max(0, len(found.lines) - tail) if found else 0
+        position, gap = 0, False
+        if found is not None:
+            position = max(0, len(found.lines) - tail)
+            if after:
+                position, gap = max(int(after), position), position > int(after)
         while found is not None:
             ended = found.seen.state is not ContainerState.RUNNING
-            yield from found.lines[position:]
-            position = len(found.lines)
+            for text in found.lines[position:]:
+                position += 1
+                yield LogLine(text, mark=str(position), gap=gap)
+                gap = False
             if ended:
                 return
             time.sleep(0.01)
             found = self._mine(name)
+
+    def whole_log(self, name: str) -> Iterator[bytes]:
+        self._reach()
+        found = self._mine(name)
+        for line in list(found.lines) if found else ():
+            yield line.encode() + b"\n"
 
     def events(self) -> Iterator[RuntimeEvent]:
         self._reach()

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,7 @@ from runtimes.contract import (
     ContainerState,
     GpuUse,
     Listener,
+    LogLine,
     NodeFacts,
     Observation,
     PullProgress,
@@ -62,12 +63,12 @@ from runtimes.process_files import (
     tail_of,
     translated,
 )
+from runtimes.process_logs import follow, whole
 
 log = logging.getLogger(__name__)
 # Below the range from which kernels pick ports for outgoing connections (Linux 32768, macOS 49152).
 PORTS = range(20000, 30000)
 PROGRAMS: Mapping[str, tuple[str, ...]] = {"llama-cpp": (sys.executable, "-I", str(LLAMA_CPP_SERVER))}
-LOG_BYTES = 5_000_000
 _REAPER = Path(__file__).with_name("reaper.py")
 _START_S = 20.0
 _POLL_S = 0.05
@@ -135,11 +136,11 @@ class ProcessRuntime:
 
     # ---- replicas
 
-    def start(self, spec: ContainerSpec) -> Observation:
+    def start(self, spec: ContainerSpec, *, avoid: frozenset[tuple[str, int]] = frozenset()) -> Observation:
         with translated(), self._exclusive():
             found = self._read(spec.name)
             if found is None:
-                self._launch(spec)
+                self._launch(spec, {port for _, port in avoid})
                 found = self._read(spec.name)
             elif found.labels.get(LABEL_OWNER) != self._owner:
                 raise InvalidSpec(f"a replica named {spec.name} exists and belongs to someone else")
@@ -150,9 +151,9 @@ class ProcessRuntime:
             raise RuntimeFailure(f"replica {spec.name} left no trace of its start")
         return found
 
-    def _launch(self, spec: ContainerSpec) -> None:
+    def _launch(self, spec: ContainerSpec, avoid: Set[int]) -> None:
         checked_mounts(spec)
-        port = self._free_port(spec.name)
+        port = self._free_port(spec.name, avoid)
         folder = self._folder(spec.name)
         draft = self._replicas / f".{uuid.uuid4().hex}"
         draft.mkdir(mode=0o700)
@@ -180,7 +181,7 @@ class ProcessRuntime:
             "command": [*program, *arguments],
             "environment": environment,
             "memory_bytes": spec.memory_bytes,
-            "log_bytes": LOG_BYTES,
+            "log_bytes": spec.log_bytes,
         }
 
     def _run_reaper(self, folder: Path) -> None:
@@ -239,6 +240,10 @@ class ProcessRuntime:
                     folder.rename(gone)  # at once, so that nobody reads half of it
                 shutil.rmtree(gone, ignore_errors=True)
 
+    def networks(self) -> builtins.list[str]:
+        """There are none."""
+        return []
+
     def remove_network(self, network: str) -> None:
         """There are no networks."""
 
@@ -260,30 +265,23 @@ class ProcessRuntime:
         with translated():
             return tail_of(self._folder(name) / "log", tail)
 
-    def follow_logs(self, name: str, *, tail: int = 0) -> Iterator[str]:
+    def follow_logs(self, name: str, *, tail: int = 0, after: str = "") -> Iterator[LogLine]:
         if self.observe(name) is None:
             return
-        path = self._folder(name) / "log"
+        folder = self._folder(name)
         with translated():
-            position, inode = path.stat().st_size, path.stat().st_ino
-            yield from tail_of(path, tail, end=position).splitlines()
-            pending = b""
-            while True:
-                ended = self._read_state(self._folder(name)) is not ContainerState.RUNNING
-                with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-                    if os.fstat(file.fileno()).st_ino != inode:  # a new file was begun
-                        position, inode = 0, os.fstat(file.fileno()).st_ino
-                    file.seek(position)
-                    data = file.read()
-                    position += len(data)
-                    *lines, pending = (pending + data).split(b"\n")
-                    for line in lines:
-                        yield line.decode(errors="replace")
-                if ended:
-                    break
-                time.sleep(_POLL_S)
-            if pending:
-                yield pending.decode(errors="replace")
+            yield from follow(
+                folder,
+                tail=tail,
+                after=after,
+                ended=lambda: self._read_state(folder) is not ContainerState.RUNNING,
+            )
+
+    def whole_log(self, name: str) -> Iterator[bytes]:
+        if self.observe(name) is None:
+            return
+        with translated():
+            yield from whole(self._folder(name))
 
     def events(self) -> Iterator[RuntimeEvent]:
         before = {item.name: item for item in self.list()}
@@ -380,9 +378,9 @@ class ProcessRuntime:
                     kill(pid, signal.SIGKILL)
         self._wait_for_end(folder, 5)
 
-    def _free_port(self, name: str) -> int:
+    def _free_port(self, name: str, avoid: Set[int]) -> int:
         """A port that nobody listens on and no replica of ours was given, tried from one that follows the name."""
-        taken = {
+        taken = avoid | {
             spec["port"]
             for folder in self._folders()
             if (spec := read_json(folder / "spec.json")) is not None

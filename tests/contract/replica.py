@@ -44,6 +44,24 @@ def lines(count: str) -> None:
         print("line", number)
 
 
+def flood() -> None:
+    """Print as fast as the other end takes it, lines of 99 characters with their numbers."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    number = 0
+    while True:
+        block = "".join(f"{n:09d} {'x' * 89}\n" for n in range(number, number + 650))
+        view = memoryview(block.encode())
+        while view:
+            view = view[os.write(1, view) :]
+        number += 650
+
+
+def long(size: str) -> None:
+    """One line of that many characters, and a short one."""
+    print("y" * int(size))
+    print("short")
+
+
 def slowly(count: str) -> None:
     for number in range(int(count)):
         print("line", number, flush=True)
@@ -92,6 +110,8 @@ if __name__ == "__main__":
         "deaf": deaf,
         "hog": hog,
         "lines": lines,
+        "flood": flood,
+        "long": long,
         "slowly": slowly,
         "show": show,
         "write": write,

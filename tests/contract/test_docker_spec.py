@@ -83,7 +83,7 @@ def test_every_restriction_stands_in_the_engine(driver: DockerDriver, tmp_path: 
     assert host["Memory"] == host["MemorySwap"] == 128 * MIB
     assert host["ShmSize"] == 16 * MIB
     assert host["Tmpfs"] == {"/tmp": f"rw,exec,nosuid,nodev,size={8 * MIB}"}
-    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "5m", "max-file": "2"}}
+    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "10000000", "max-file": "2"}}
     assert host["RestartPolicy"]["Name"] == "no"
     assert not host["PublishAllPorts"]
     assert not host["PortBindings"]

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from runtimes.contract import LABEL_OWNER, ContainerState, Runtime, RuntimeEvent
+from runtimes.contract import LABEL_OWNER, LOG_LINE_BYTES, ContainerState, Runtime, RuntimeEvent
 from runtimes.docker import DockerRuntime
 from runtimes.errors import InvalidSpec, RuntimeUnreachable
 from tests.contract.drivers import (
@@ -74,6 +75,25 @@ def test_two_names_at_once_on_one_new_network(driver: Driver) -> None:
     assert all(item.state is ContainerState.RUNNING for item in started)
 
 
+def test_an_address_to_be_avoided_is_given_to_nobody(driver: Driver) -> None:
+    if isinstance(driver, FakeDriver):
+        driver.engine.address = None  # each container has one of its own, as with a real engine
+    spec = driver.spec("a", *SERVE)
+    address = driver.runtime.start(spec).address
+    assert address is not None
+    driver.runtime.remove(spec.name)
+    again = driver.runtime.start(spec).address
+    assert again == address  # an address follows from the name, so this test would notice
+    driver.runtime.remove(spec.name)
+    held = frozenset({(address.host, address.port)})
+    elsewhere = driver.runtime.start(spec, avoid=held).address
+    assert elsewhere is not None
+    assert elsewhere != address
+    # What runs stays as it is, wherever it is.
+    running = frozenset({(elsewhere.host, elsewhere.port)})
+    assert driver.runtime.start(spec, avoid=running).address == elsewhere
+
+
 def test_what_is_missing_is_stopped_and_removed_without_ado(driver: Driver) -> None:
     assert driver.runtime.observe("nobody") is None
     driver.runtime.stop("nobody")
@@ -81,6 +101,7 @@ def test_what_is_missing_is_stopped_and_removed_without_ado(driver: Driver) -> N
     driver.runtime.remove_network("nowhere")
     assert driver.runtime.logs("nobody") == ""
     assert list(driver.runtime.follow_logs("nobody")) == []
+    assert list(driver.runtime.whole_log("nobody")) == []
 
 
 def test_the_exit_code_is_kept_and_the_dead_stay_dead(driver: Driver) -> None:
@@ -123,14 +144,56 @@ def test_logs_outlive_their_replica(driver: Driver) -> None:
     exited(driver.runtime, spec.name)
     assert driver.runtime.logs(spec.name).splitlines() == [f"line {number}" for number in range(100, 300)]
     assert driver.runtime.logs(spec.name, tail=2) == "line 298\nline 299\n"
-    assert list(driver.runtime.follow_logs(spec.name, tail=1)) == ["line 299"]
+    assert _texts(driver.runtime, spec.name, tail=1) == ["line 299"]
+    assert b"".join(driver.runtime.whole_log(spec.name)).decode().splitlines() == [
+        f"line {number}" for number in range(300)
+    ]
+
+
+def _texts(runtime: Runtime, name: str, **where: Any) -> list[str]:
+    return [line.text for line in runtime.follow_logs(name, **where)]
+
+
+def test_following_goes_on_behind_a_mark(driver: Driver) -> None:
+    spec = driver.spec("a", "lines", "300")
+    driver.runtime.start(spec)
+    exited(driver.runtime, spec.name)
+    shown = list(driver.runtime.follow_logs(spec.name, tail=100))
+    assert [line.text for line in shown] == [f"line {number}" for number in range(200, 300)]
+    assert not any(line.gap for line in shown)
+    behind = list(driver.another().follow_logs(spec.name, tail=100, after=shown[89].mark))
+    assert behind == shown[90:]
+    assert _texts(driver.runtime, spec.name, tail=100, after=shown[-1].mark) == []
+
+
+def test_what_is_too_far_behind_goes_on_with_the_tail_and_says_so(driver: Driver) -> None:
+    spec = driver.spec("a", "lines", "300")
+    driver.runtime.start(spec)
+    exited(driver.runtime, spec.name)
+    first = next(iter(driver.runtime.follow_logs(spec.name, tail=300)))
+    behind = list(driver.runtime.follow_logs(spec.name, tail=10, after=first.mark))
+    if driver.runtime.kind != "process":  # it reads on wherever a file's offset allows it cheaply
+        assert [line.text for line in behind] == [f"line {number}" for number in range(290, 300)]
+        assert [line.gap for line in behind] == [True] + [False] * 9
+    assert behind[-1].text == "line 299"
+
+
+@pytest.mark.parametrize("driver", REAL, indirect=True)
+def test_a_long_line_is_cut_and_the_next_one_whole(driver: Driver) -> None:
+    spec = driver.spec("a", "long", "100000")
+    driver.runtime.start(spec)
+    exited(driver.runtime, spec.name)
+    long, short = driver.runtime.follow_logs(spec.name, tail=100)
+    assert long.text == "y" * LOG_LINE_BYTES
+    assert short.text == "short"
+    assert b"".join(driver.runtime.whole_log(spec.name)) == b"y" * 100_000 + b"\nshort\n"
 
 
 @pytest.mark.parametrize("driver", REAL, indirect=True)
 def test_logs_are_followed_to_the_end(driver: Driver) -> None:
     spec = driver.spec("a", "slowly", "5")
     driver.runtime.start(spec)
-    assert list(driver.runtime.follow_logs(spec.name, tail=100)) == [f"line {number}" for number in range(5)]
+    assert _texts(driver.runtime, spec.name, tail=100) == [f"line {number}" for number in range(5)]
     seen = driver.runtime.observe(spec.name)
     assert seen is not None
     assert seen.state is ContainerState.EXITED
@@ -268,6 +331,8 @@ def _ask_everything(runtime: Runtime, driver: Driver) -> None:
         lambda: runtime.stop(spec.name),
         lambda: runtime.remove(spec.name),
         lambda: runtime.logs(spec.name),
+        lambda: next(iter(runtime.follow_logs(spec.name))),
+        lambda: next(iter(runtime.whole_log(spec.name))),
         lambda: next(iter(runtime.events())),
     ):
         with pytest.raises(RuntimeUnreachable) as failure:
