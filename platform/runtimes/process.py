@@ -30,7 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runtimes import listening
+from runtimes import gpus, listening
 from runtimes.contract import (
     LABEL_OWNER,
     LOCAL_NODE,
@@ -49,7 +49,6 @@ from runtimes.contract import (
 )
 from runtimes.errors import InvalidSpec, PortTaken, RuntimeFailure, RuntimeUnreachable
 from runtimes.images import LLAMA_CPP_SERVER
-from runtimes.process_gpus import uses
 from runtimes.process_files import (
     HOST,
     can_bind,
@@ -63,6 +62,7 @@ from runtimes.process_files import (
     tail_of,
     translated,
 )
+from runtimes.process_gpus import uses
 from runtimes.process_logs import follow, whole
 
 log = logging.getLogger(__name__)
