@@ -117,6 +117,15 @@ class _Layer:
     done: int = 0
     total: int | None = None
 
+    def received(self, detail: dict[str, Any]) -> None:
+        """After a broken line the engine counts only what was missing then (moby's distribution/pull_v2.go), and at
+        the break it says that all has come (pkg/progress/progressreader.go): "all" is believed when it is checked.
+        """
+        came, of = int(detail.get("current") or 0), int(detail.get("total") or 0)
+        self.total = max(self.total or 0, of, came)
+        if came < of:
+            self.done = self.total - of + came
+
 
 class _Layers:
     """What the messages say about all layers. Unpacking comes after the bytes and is not counted."""
@@ -135,9 +144,7 @@ class _Layers:
         before = self.sum()
         layer = self._layers.setdefault(name, _Layer())
         if status == "Downloading":
-            detail = message.get("progressDetail") or {}
-            layer.done = int(detail.get("current") or 0)
-            layer.total = max(int(detail.get("total") or 0), layer.done)
+            layer.received(message.get("progressDetail") or {})
         elif status in _DONE:
             layer.done = layer.total = layer.total or 0  # one that came at a stroke never told its size
         return self.sum() != before

@@ -1,78 +1,154 @@
-"""A small image registry on a loopback port: one image, public or private.
-
-Routes and answers follow the distribution specification
-(https://github.com/opencontainers/distribution-spec/blob/main/spec.md), as far as a pull needs them.
-"""
+"""Debian's `docker-registry` on a loopback port: images of random layers, with or without credentials."""
 
 from __future__ import annotations
 
-import base64
 import gzip
 import hashlib
-import http.server
 import io
 import json
 import os
-import re
+import shutil
+import subprocess
 import tarfile
-import threading
-import time
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from tests.support import require
+from tests.support_processes import eventually, free_ports
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 LAYER_BYTES = 3_000_000
 USER, PASSWORD = "puller", "correct horse"
+# As `htpasswd -B` writes it for the two above, with a low cost.
+HTPASSWD = "puller:$2b$04$8RECRa3rchFte6LhcvqiZuWM9REkpX5MhlLJoOwfqtBRQTuekigbC\n"
 
 
 @dataclass
 class Registry:
-    """`address` is host:port; its one image is {address}/image:1."""
+    """One registry. `address` is host:port; what was stored stays over `stop` and `start`."""
 
-    address: str
+    folder: Path
     private: bool = False
-    delay_s: float = 0.0  # between the pieces of a layer, so that progress is seen
+    address: str = field(init=False)
+    _process: subprocess.Popen[bytes] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.address = f"127.0.0.1:{free_ports(1)[0]}"
+        (self.folder / "htpasswd").write_text(HTPASSWD)
+
+    def start(self) -> None:
+        """Return once it answers."""
+        program = shutil.which("docker-registry")
+        require("docker-registry", program is not None, "Debian's package docker-registry is not installed")
+        config = self.folder / "config.json"  # YAML is a superset of JSON
+        config.write_text(json.dumps(self._config()))
+        with (self.folder / "registry.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(program), "serve", str(config)],
+                env={"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "none"},
+                stdout=log,
+                stderr=log,
+            )
+        eventually(self._answers, "the registry answers")
+
+    def stop(self) -> None:
+        """As a crash would: at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+    def put(self, name: str = "image", tag: str = "1", layers: Sequence[int] = (LAYER_BYTES,)) -> str:
+        """Store an image with layers of so many random bytes; returns `name:tag`, to go behind an address."""
+        auth = httpx.BasicAuth(USER, PASSWORD) if self.private else None
+        with httpx.Client(base_url=f"http://{self.address}/v2/{name}", auth=auth, trust_env=False) as client:
+            blobs, manifest = _image(layers)
+            for content in blobs:
+                there = client.post("/blobs/uploads/").raise_for_status().headers["Location"]
+                whole = httpx.URL(there).copy_add_param("digest", _digest(content))
+                client.put(whole, content=content).raise_for_status()
+            kind = {"Content-Type": MANIFEST}
+            client.put(f"/manifests/{tag}", content=manifest, headers=kind).raise_for_status()
+        return f"{name}:{tag}"
+
+    @property
+    def log(self) -> str:
+        """Everything it printed."""
+        return (self.folder / "registry.log").read_text(errors="replace")
+
+    def _config(self) -> dict[str, object]:
+        return {
+            "version": "0.1",
+            "log": {"level": "info"},
+            "storage": {"filesystem": {"rootdirectory": str(self.folder / "data")}},
+            "http": {"addr": self.address},
+            **(
+                {"auth": {"htpasswd": {"realm": "test", "path": str(self.folder / "htpasswd")}}}
+                if self.private
+                else {}
+            ),
+        }
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/v2/", timeout=5):
+                return True
+        except urllib.error.HTTPError:
+            return True  # it asks for credentials
+        except OSError:
+            return False
 
 
 @contextmanager
-def running_registry() -> Iterator[Registry]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.registry = Registry(f"127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
-    server.blobs = _blobs()  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+def running_registry(folder: Path, *, private: bool = False) -> Iterator[Registry]:
+    """An empty registry with its files below `folder`, ended with the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    registry = Registry(folder, private)
     try:
-        yield server.registry  # type: ignore[attr-defined]
+        registry.start()
+        yield registry
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        registry.stop()
 
 
-def _blobs() -> dict[str, bytes]:
-    """{digest: content} of a layer of random bytes, its configuration and the manifest, the last as "manifest"."""
-    raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w") as tar:
-        info = tarfile.TarInfo("data")
-        info.size = LAYER_BYTES
-        tar.addfile(info, io.BytesIO(os.urandom(LAYER_BYTES)))
-    layer = gzip.compress(raw.getvalue(), 1)
+def _image(layers: Sequence[int]) -> tuple[list[bytes], bytes]:
+    """Its blobs and its manifest. Random layers: an engine never has them already."""
+    raw = [_tar(size) for size in layers]
+    packed = [gzip.compress(layer, 1) for layer in raw]
     config = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
             "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [_digest(raw.getvalue())]},
+            "rootfs": {"type": "layers", "diff_ids": [_digest(layer) for layer in raw]},
         }
     ).encode()
+    layer_kind = "application/vnd.docker.image.rootfs.diff.tar.gzip"
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": _entry("application/vnd.docker.container.image.v1+json", config),
-        "layers": [_entry("application/vnd.docker.image.rootfs.diff.tar.gzip", layer)],
+        "layers": [_entry(layer_kind, layer) for layer in packed],
     }
-    return {_digest(layer): layer, _digest(config): config, "manifest": json.dumps(manifest).encode()}
+    return [*packed, config], json.dumps(manifest).encode()
+
+
+def _tar(size: int) -> bytes:
+    content = os.urandom(size)
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as tar:
+        info = tarfile.TarInfo(f"data-{content[:4].hex()}")
+        info.size = size
+        tar.addfile(info, io.BytesIO(content))
+    return raw.getvalue()
 
 
 def _entry(kind: str, content: bytes) -> dict[str, object]:
@@ -81,70 +157,3 @@ def _entry(kind: str, content: bytes) -> dict[str, object]:
 
 def _digest(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        blobs: dict[str, bytes] = self.server.blobs  # type: ignore[attr-defined]
-        found = re.fullmatch(r"/v2/(\w+)/(manifests|blobs)/(\S+)", self.path)
-        if self.path == "/v2/":
-            return self._answer(200, b"{}") if self._allowed() else self._unauthorised()
-        if not self._allowed():
-            return self._unauthorised()
-        if not found or found[1] != "image":
-            return self._error(404, "NAME_UNKNOWN", "repository name not known to registry")
-        if found[2] == "manifests":
-            if found[3] != "1" and found[3] != _digest(blobs["manifest"]):
-                return self._error(404, "MANIFEST_UNKNOWN", "manifest unknown")
-            return self._answer(200, blobs["manifest"], MANIFEST)
-        return self._blob(blobs[found[3]])
-
-    def _blob(self, content: bytes) -> None:
-        self._head(200, len(content), "application/octet-stream")
-        delay = self.server.registry.delay_s  # type: ignore[attr-defined]
-        for start in range(0, len(content), 200_000):
-            self.wfile.write(content[start : start + 200_000])
-            time.sleep(delay)
-
-    def _allowed(self) -> bool:
-        if not self.server.registry.private:  # type: ignore[attr-defined]
-            return True
-        wanted = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        return self.headers.get("Authorization") == wanted
-
-    def _unauthorised(self) -> None:
-        self._error(
-            401, "UNAUTHORIZED", "authentication required", {"WWW-Authenticate": 'Basic realm="test"'}
-        )
-
-    def _error(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
-        self._answer(status, body, headers=headers)
-
-    def _answer(
-        self,
-        status: int,
-        body: bytes,
-        kind: str = "application/json",
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        self._head(status, len(body), kind, {**(headers or {}), "Docker-Content-Digest": _digest(body)})
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def _head(self, status: int, length: int, kind: str, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(length))
-        self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
