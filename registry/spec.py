@@ -42,7 +42,7 @@ class InstanceSize:
     """What one replica gets. 0 vcpu or memory: no limit.
 
     gpu       the GPU's model as instance types name it ("rtx4090"), "" without
-    gpu_ids   the engine's ids of exactly these GPUs; () takes the first `gpu_count` by index
+    gpu_ids   the engine's ids of exactly the GPUs that it was given, `gpu_count` of them
     """
 
     vcpu: float = 0
@@ -64,13 +64,16 @@ def build(
 ) -> ContainerSpec:
     """The container of one replica. `settings` are validated values (`validate_settings`); defaults are added here.
 
-    Equal arguments give equal specifications.
+    Equal arguments give equal specifications. Raises ValueError for a replica that was not given its GPUs: without
+    them it would start and fail in a way that blames the model.
     """
-    gpu_ids = instance.gpu_ids or tuple(str(index) for index in range(instance.gpu_count))
+    gpu_ids = instance.gpu_ids
+    if len(gpu_ids) != instance.gpu_count:
+        raise ValueError(f"{name} needs {instance.gpu_count} GPUs and was given {len(gpu_ids)}")
     return ContainerSpec(
         name=name,
         labels=dict(labels),
-        image=image_of(definition, model, gpu=instance.gpu if gpu_ids else "", gpu_count=len(gpu_ids)),
+        image=image_of(definition, model, gpu=instance.gpu, gpu_count=len(gpu_ids)),
         program=definition.program or None,
         entrypoint=definition.entrypoint,
         command=_command(definition, model, settings, len(gpu_ids)),

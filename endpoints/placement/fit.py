@@ -19,7 +19,7 @@ _GRAIN = 1e-6  # sums of fractions of a CPU are floats
 class Need:
     """What one replica asks for. 0 cpus or memory: no limit, so nothing is promised.
 
-    gpu   the model as instance types name it, "" without GPUs
+    gpu   the model as instance types name it; "": any
     """
 
     cpus: float = 0
@@ -30,7 +30,7 @@ class Need:
     @property
     def kind(self) -> str:
         """What it competes for: the GPU's model, or "" for CPUs and memory alone."""
-        return self.gpu if self.gpu_count else ""
+        return (self.gpu or "*") if self.gpu_count else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ class NodeRoom:
         return max(0.0, (self.memory_bytes or math.inf) - self.memory_claimed)
 
     def gpus_of(self, model: str) -> tuple[GpuRoom, ...]:
-        """Its GPUs of a model."""
-        return tuple(gpu for gpu in self.gpus if gpu.model.casefold() == model.casefold())
+        """Its GPUs of a model, all of them for ""."""
+        return tuple(gpu for gpu in self.gpus if not model or gpu.model.casefold() == model.casefold())
 
     def free_gpus(self, model: str) -> tuple[GpuRoom, ...]:
         """Those of them that nobody is on, by index."""

@@ -23,7 +23,7 @@ PULLING = timedelta(seconds=15)
 
 def need_of(size: InstanceType) -> Need:
     """What one replica of this size asks for."""
-    return Need(size.vcpu, int(size.memory_gib * GIB), size.gpu, size.gpu_count if size.gpu else 0)
+    return Need(size.vcpu, int(size.memory_gib * GIB), size.gpu, size.gpu_count)
 
 
 def nodes_of(region: str) -> QuerySet[Node]:

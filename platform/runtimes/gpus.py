@@ -26,7 +26,7 @@ _no_driver = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_
 
 # What a product's name says beyond its model: makers, families, memory sizes, ways of mounting it.
 _NOISE = re.compile(
-    r"^(nvidia|geforce|quadro|tesla|graphics|gpu|\d+g[bi]?b?|hbm\w*|pcie|sxm\d?|nvl|oem|laptop|max-q|mig|mobile)$"
+    r"^(nvidia|geforce|quadro|tesla|graphics|gpu|\d+g[bi]?b?|hbm\w*|generation|pcie|sxm\d?|nvl|oem|laptop|max-q|mig|mobile)$"
 )
 
 
