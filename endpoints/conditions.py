@@ -13,6 +13,7 @@ ROUTED = "Routed"  # every live gateway has applied the routes to all ready repl
 PROGRESSING = "Progressing"  # something is on its way; reason: the step
 FAILED = "Failed"  # something ended and stays ended until someone acts; reason: why
 BLOCKED = "Blocked"  # nothing can be done until something outside changes; reason: why
+UPDATE_FAILED = "UpdateFailed"  # the last update was taken back; reason: why
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +44,25 @@ def derive(desired: Desired, conditions: Sequence[Condition]) -> Verdict:
     if failed:
         return Verdict("DEGRADED", failed.reason, failed.params)
     if progress and progress.reason == "updating":
-        return Verdict("UPDATING", "updating", progress.params)
+        held_up = blocked or progress
+        return Verdict("UPDATING", held_up.reason, held_up.params)
+    if ready.reason:
+        return Verdict("DEGRADED", ready.reason, ready.params)
+    return _serving(desired, by_type, serving_well=ready.status and routed.status)
+
+
+def _serving(desired: Desired, by_type: Mapping[str, Condition], *, serving_well: bool) -> Verdict:
+    ready = by_type[READY]
+    update_failed, blocked = by_type.get(UPDATE_FAILED), by_type.get(BLOCKED)
+    if update_failed:
+        return Verdict("DEGRADED", update_failed.reason, update_failed.params)
     way_up = "UPDATING" if desired.was_serving else "DEPLOYING"
     if not ready.status:
-        # Below the wanted number on the way up is progress; after that it is a loss.
+        # Below the wanted number on the way up is progress; after that, or when nothing moves, it is a loss.
+        if blocked:
+            return Verdict("DEGRADED", blocked.reason, {**ready.params, **blocked.params})
         return Verdict("DEGRADED" if desired.was_settled else way_up, "fewer_replicas", ready.params)
-    if not routed.status:
-        return Verdict(way_up, "routing")
-    return Verdict("ACTIVE")
+    return Verdict("ACTIVE") if serving_well else Verdict(way_up, "routing")
 
 
 def _not_serving(failed: Condition | None, blocked: Condition | None, progress: Condition | None) -> Verdict:

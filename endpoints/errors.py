@@ -132,7 +132,7 @@ WORDS: dict[str, _Words] = {
     "health_timeout": _Words(
         _("Nothing healthy answered on port %(port)s at %(path)s within %(seconds)s seconds."),
         _(
-            "If the server listens on another port or path, correct it in the Model Registry; if it loads long, retry."
+            "If the server answers on another port or path, correct it in the settings; if it loads long, retry."
         ),
         "registry",
     ),
@@ -147,6 +147,101 @@ WORDS: dict[str, _Words] = {
     ),
     "container_gone": _Words(
         _("The container was removed by someone else."), _("A new one is started by itself."), "retry"
+    ),
+    # what the container's own words say (endpoints.causes)
+    "wrong_port": _Words(
+        _("The container listens on port %(listens)s, but it is asked on port %(port)s."),
+        _("Let the endpoint use the port that the container listens on."),
+        "registry",
+    ),
+    "bound_to_loopback": _Words(
+        _("The server listens on 127.0.0.1:%(port)s inside its container, where nobody else can reach it."),
+        _("Make it listen on 0.0.0.0, often with an option named --host, then retry."),
+        "registry",
+    ),
+    "unhealthy_answer": _Words(
+        _("The server runs, but answers %(path)s with status %(answer)s instead of 200."),
+        _("Correct the health path in the settings. The last log lines may say why it is not healthy."),
+        "edit",
+    ),
+    "port_in_use": _Words(
+        _("Two programs inside the container want the same port."),
+        _("Correct the image's command so that only one of them listens on it, then retry."),
+        "registry",
+    ),
+    "model_file_missing": _Words(
+        _("A file of the model is not there: %(file)s."), _("Import the model again."), "registry"
+    ),
+    "model_file_corrupt": _Words(
+        _("A file of the model is damaged or cut off."), _("Import the model again."), "registry"
+    ),
+    "model_unsupported": _Words(
+        _("This version of the model server does not know the model's architecture, %(architecture)s."),
+        _("Choose a newer image, or another framework for this model."),
+        "registry",
+    ),
+    "wrong_architecture": _Words(
+        _("The image, or the program in it, is made for another kind of processor than this machine's."),
+        _("Choose an image for this machine's processor."),
+        "registry",
+    ),
+    "permission_denied": _Words(
+        _("The program may not read, write or run %(file)s."),
+        _("Give the container's user the right to it, or point the program to another path such as /tmp."),
+        "registry",
+    ),
+    "read_only_files": _Words(
+        _("The program tried to write %(file)s, which can only be read."),
+        _("Point it to a path that can be written, such as /tmp, then retry."),
+        "registry",
+    ),
+    "no_space_inside": _Words(
+        _("A disk or a temporary folder inside the container is full."),
+        _("Let the program write less, or free space on the engine's disk, then retry."),
+        "retry",
+    ),
+    "bad_arguments": _Words(
+        _("The program refused its command line: %(detail)s"),
+        _("Correct the command or the settings, then retry."),
+        "edit",
+    ),
+    "context_too_long": _Words(
+        _("There is not enough memory for a context of %(asked)s tokens."),
+        _("Use a shorter context, or an instance type with more memory."),
+        "edit",
+    ),
+    "context_beyond_model": _Words(
+        _("A context of %(asked)s tokens is longer than the model's own of %(fits)s."),
+        _("Use a context that the model was made for."),
+        "edit",
+    ),
+    "gpu_out_of_memory": _Words(
+        _("The GPU's memory is too small for the model."),
+        _("Choose an instance type with more GPU memory, a smaller or quantised model, or a shorter context."),
+        "edit",
+    ),
+    "gpu_driver_missing": _Words(
+        _("The container finds no GPU, or no NVIDIA driver."),
+        _("Check the driver and the NVIDIA container toolkit on the host, or choose an image that needs no GPU."),
+        "retry",
+    ),
+    "gpu_driver_too_old": _Words(
+        _("The host's NVIDIA driver is too old for this image."),
+        _("Update the driver on the host, or choose an older image."),
+        "retry",
+    ),
+    "gpu_unsupported": _Words(
+        _("The image holds no code for this generation of GPUs."),
+        _("Choose an image that was built for it, or an instance type with another GPU."),
+        "edit",
+    ),
+    "dtype_unsupported": _Words(
+        _("This GPU can't compute with bfloat16 numbers."), _("Use the data type “half”."), "edit"
+    ),
+    "gpu_error": _Words(
+        _("The GPU reported an error: %(detail)s"),
+        _("Retry. If it comes back, check the host's GPU and its driver."),
+        "retry",
     ),
     # the request
     "model_gone": _Words(

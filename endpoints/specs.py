@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from endpoints.capacity import shortfall
-from endpoints.models import Endpoint, InstanceType, Replica, Revision
+from endpoints.models import Endpoint, Replica, Revision
 from registry import spec
 from registry.facts import facts_of
 from registry.frameworks import definition_of
@@ -17,7 +16,6 @@ from runtimes.contract import (
     LABEL_REVISION,
     ContainerSpec,
     RegistryAuth,
-    RuntimeInfo,
 )
 
 
@@ -38,9 +36,10 @@ class HealthCheck:
 def health_check(revision: Revision) -> HealthCheck:
     """The framework's health check, with what a custom image says of its own."""
     definition, facts = definition_of(revision.model.framework), facts_of(revision.model)
+    settings = {**revision.model.settings, **revision.settings}
     return HealthCheck(
-        port=spec.port_of(definition, facts),
-        path=spec.health_path_of(definition, facts),
+        port=spec.port_of(definition, facts, settings),
+        path=spec.health_path_of(definition, facts, settings),
         timeout_s=definition.start_timeout_s,
     )
 
@@ -64,29 +63,26 @@ def registry_auth(revision: Revision) -> RegistryAuth | None:
     return RegistryAuth(model.registry_username, model.registry_password)
 
 
-def blocked_reason(revision: Revision, where: RuntimeInfo) -> tuple[str, dict[str, Any]]:
-    """Why no replica of this revision can be made there: a code of endpoints.errors and its params, or ("", {})."""
+def blocked_reason(revision: Revision, runtime_kind: str) -> tuple[str, dict[str, Any]]:
+    """Why no replica of this revision can be made at all: a code of endpoints.errors and its params, or ("", {}).
+    Whether there is room for one is another question: endpoints.placement."""
     model = revision.model
     definition = definition_of(model.framework)
     if model.source != Source.IMAGE and model.status != ModelStatus.READY:
         return "model_not_ready", {"model": model.name}
-    if where.kind == "process" and not definition.program:
+    if runtime_kind == "process" and not definition.program:
         return "needs_containers", {"framework": definition.name}
-    return _no_capacity(revision.instance_type, where)
-
-
-def _no_capacity(size: InstanceType, where: RuntimeInfo) -> tuple[str, dict[str, Any]]:
-    missing = shortfall(size, where.cpus, where.memory_bytes)
-    if missing is None:
-        return "", {}
-    return "no_capacity", {"instance_type": size.name, "needs": missing.needs, "has": missing.has}
+    if runtime_kind == "process" and revision.environment:
+        # A process runs as the platform's own user: a variable can make it load what it likes (PYTHONPATH, GCONV_PATH).
+        return "variables_need_containers", {"names": ", ".join(revision.environment)}
+    return "", {}
 
 
 def container_spec(replica: Replica, endpoint: Endpoint) -> ContainerSpec:
-    """What the driver is asked to start for this replica."""
+    """What the driver is asked to start for this replica. The revision's variables win over the model's own."""
     revision = replica.revision
     size = revision.instance_type
-    return spec.build(
+    built = spec.build(
         definition_of(revision.model.framework),
         facts_of(revision.model),
         {**revision.model.settings, **revision.settings},
@@ -101,3 +97,4 @@ def container_spec(replica: Replica, endpoint: Endpoint) -> ContainerSpec:
         ),
         network=endpoint.project_id,
     )
+    return replace(built, env={**built.env, **revision.environment})

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-
 from celery import shared_task
-from redis.exceptions import RedisError
 
-from endpoints import capacity, queue
+from config.cache import alone
+from endpoints import queue, sweeping
 from endpoints.images import pull_for
-from endpoints.models import Endpoint
-from endpoints.orphans import remove_strangers
 from endpoints.reconciler.run import reconcile as run
 from endpoints.runtime import current_runtime
-from runtimes.errors import RuntimeFailure
 
-log = logging.getLogger(__name__)
+# An engine that hangs must not collect sweeps until no thread of the worker is left; a killed one is waited for.
+SWEEP_LIMIT_S = 20
 
 
 @shared_task(ignore_result=True)
@@ -34,12 +30,7 @@ def pull_image(replica_id: str) -> None:
 
 @shared_task(ignore_result=True)
 def sweep() -> None:
-    """Look at every endpoint: what a lost task, message or worker left behind is found here."""
-    for endpoint_id in Endpoint.objects.values_list("pk", flat=True).iterator():
-        queue.reconcile_in(endpoint_id, 0)
-    runtime = current_runtime()
-    remove_strangers(runtime)
-    try:
-        capacity.publish(runtime.info())
-    except (RuntimeFailure, RedisError) as error:
-        log.warning("the machine's capacity is not known: %s", error)
+    """Look at everything: what a lost task, message or worker left behind is found here."""
+    with alone("sweep", SWEEP_LIMIT_S) as mine:
+        if mine:
+            sweeping.sweep(current_runtime())

@@ -10,9 +10,9 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from endpoints import events
+from endpoints import addresses, events, placement
 from endpoints.live import forget_log
-from endpoints.models import Endpoint, PhaseName, Replica, ReplicaState
+from endpoints.models import Endpoint, PhaseName, Replica, ReplicaState, Revision
 from endpoints.models.replica import LIVE_STATES
 from endpoints.queue import pull_soon
 from endpoints.reconciler import phases
@@ -26,6 +26,7 @@ from endpoints.reconciler.state import (
     Finish,
     Healthy,
     Observed,
+    Place,
     Plan,
     Pull,
     Ready,
@@ -34,6 +35,7 @@ from endpoints.reconciler.state import (
     Routed,
     Start,
     Stop,
+    TakeBack,
 )
 from endpoints.specs import container_spec, image_for, replica_name
 from runtimes.contract import Runtime
@@ -64,6 +66,9 @@ def apply(plan: Plan, endpoint: Endpoint, observed: Observed, runtime: Runtime, 
         if isinstance(action, Finish):
             _finish(endpoint, runtime)
             return Applied(changed=True, finished=True)
+        if isinstance(action, TakeBack):
+            take_back(action, endpoint, lease)
+            return Applied(changed=True)
         changed |= _carry_out(action, endpoint, observed, runtime)
     return Applied(changed)
 
@@ -72,6 +77,8 @@ def _carry_out(action: Action, endpoint: Endpoint, observed: Observed, runtime: 
     match action:
         case Create():
             _create(action, endpoint, runtime)
+        case Place(replica):
+            return _place(replica)
         case Pull(replica):
             _pull(replica, endpoint)
             return False
@@ -85,7 +92,7 @@ def _carry_out(action: Action, endpoint: Endpoint, observed: Observed, runtime: 
         case Drain(replica):
             _update(replica, state=ReplicaState.DRAINING, drain_started_at=timezone.now())
         case Stop(replica):
-            _stop(replica, endpoint, runtime)
+            _stop(replica, endpoint, observed, runtime)
         case Fail():
             _fail(action, endpoint, runtime)
         case RemoveOrphan(name):
@@ -116,6 +123,7 @@ def _create(action: Create, endpoint: Endpoint, runtime: Runtime) -> None:
             slot=action.slot,
             attempt=action.attempt,
             generation=endpoint.generation,
+            epoch=endpoint.epoch,
             name=replica_name(endpoint, endpoint.revision, action.slot, action.attempt),
             runtime=runtime.kind,
         )
@@ -130,6 +138,20 @@ def _forget_old(endpoint: Endpoint) -> None:
     dead = endpoint.replicas.exclude(state__in=LIVE_STATES).order_by("-created_at")
     old = dead.values_list("pk", flat=True)[DEAD_KEPT:]
     endpoint.replicas.filter(pk__in=list(old)).delete()
+
+
+def _place(replica: ReplicaView) -> bool:
+    row = Replica.objects.select_related("endpoint__region", "revision__instance_type").get(pk=replica.id)
+    outcome = placement.place(row, now=timezone.now())
+    if isinstance(outcome, placement.NoRoom):
+        waits = {"reason_code": "no_capacity", "evidence": dict(outcome.params)}
+        if (replica.reason_code, dict(replica.evidence)) == (waits["reason_code"], waits["evidence"]):
+            return False
+        _update(replica, **waits)
+        return True
+    if replica.reason_code:
+        _update(replica, reason_code="", evidence={})
+    return True
 
 
 def _pull(replica: ReplicaView, endpoint: Endpoint) -> None:
@@ -147,7 +169,7 @@ def _start(replica: ReplicaView, endpoint: Endpoint, runtime: Runtime) -> bool:
     spec = container_spec(row, endpoint)
     phases.enter(replica.id, PhaseName.CREATING, timezone.now())
     try:
-        container = runtime.start(spec)
+        container = runtime.start(spec, avoid=addresses.held())
     except RuntimeFailure as failure:
         if failure.transient:
             _update(
@@ -198,12 +220,17 @@ def _routed(replica: ReplicaView) -> None:
         phases.close(replica.id, now)
 
 
-def _stop(replica: ReplicaView, endpoint: Endpoint, runtime: Runtime) -> None:
+def _stop(replica: ReplicaView, endpoint: Endpoint, observed: Observed, runtime: Runtime) -> None:
+    if replica.name not in observed.drained:
+        # Before the container goes, and its address with it: whoever starts next must not get an address that some
+        # gateway may still send this replica's requests to.
+        addresses.hold(Replica.objects.get(pk=replica.id))
     runtime.stop(replica.name)
     runtime.remove(replica.name)
     now = timezone.now()
     with transaction.atomic():
         _update(replica, state=ReplicaState.STOPPED, ended_at=now)
+        placement.release(replica.id)
         phases.close(replica.id, now)
         events.record(endpoint, "replica.stopped", replica=replica.name)
 
@@ -217,6 +244,8 @@ def _fail(action: Fail, endpoint: Endpoint, runtime: Runtime) -> None:
     now = timezone.now()
     with transaction.atomic():
         _update(replica, state=ReplicaState.FAILED, ended_at=now, reason_code=code, evidence=evidence)
+        placement.release(replica.id)
+        addresses.hold(row)
         phases.close(replica.id, now)
         kind = "replica.lost" if code == "container_gone" else "replica.failed"
         told = {name: evidence[name] for name in events.TOLD if name in evidence}
@@ -224,6 +253,37 @@ def _fail(action: Fail, endpoint: Endpoint, runtime: Runtime) -> None:
     # Last: dying before this leaves a container that no live row knows, which the next look removes. The other way
     # round the evidence would be lost with the container.
     _remove(runtime, replica.name)
+
+
+def take_back(action: TakeBack, endpoint: Endpoint, lease: Lease) -> None:
+    """Go back to the stable revision: the endpoint's row tells why, until a person acts on it."""
+    failed, stable = endpoint.revision, endpoint.stable_revision
+    assert failed is not None
+    assert stable is not None
+    params = {name: value for name, value in action.params.items() if name != "logs"}
+    now = timezone.now()
+    told = {"revision": failed.number, "code": action.code, "params": params, "at": now.isoformat()}
+    with transaction.atomic():
+        # A person's change since this was planned wins: then there is another revision to judge.
+        taken = lease.write_if(
+            {"generation": endpoint.generation, "revision_id": failed.pk},
+            revision_id=stable.pk,
+            failed_update=told,
+            generation=endpoint.generation + 1,
+            requested_at=now,
+        )
+        if not taken:
+            raise LeaseLost(endpoint.id)
+        Revision.objects.filter(pk=failed.pk).update(failed_code=action.code, failed_params=params)
+        shown = {name: params[name] for name in events.TOLD if name in params}
+        events.record(
+            endpoint,
+            "revision.taken_back",
+            number=failed.number,
+            serving=stable.number,
+            reason=action.code,
+            **shown,
+        )
 
 
 def _remove(runtime: Runtime, name: str) -> None:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from django.db.models import F
+
 from endpoints.models import DeployPhase, PhaseName
+
+# A replica waits in these for others; they are no work whose usual time anyone could tell.
+WAITS = (PhaseName.QUEUED, PhaseName.SCHEDULING)
 
 
 def enter(replica_id: str, name: PhaseName, now: datetime) -> None:
@@ -15,8 +20,8 @@ def enter(replica_id: str, name: PhaseName, now: datetime) -> None:
     phase, fresh = DeployPhase.objects.get_or_create(
         replica_id=replica_id, name=name, defaults={"started_at": now}
     )
-    if not fresh and phase.finished_at is not None:
-        DeployPhase.objects.filter(pk=phase.pk).update(finished_at=None)
+    if not fresh and (name not in WAITS or phase.finished_at is not None):
+        DeployPhase.objects.filter(pk=phase.pk).update(finished_at=None, tries=F("tries") + 1)
 
 
 def close(replica_id: str, now: datetime) -> None:

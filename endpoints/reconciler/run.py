@@ -51,8 +51,7 @@ def _rounds(lease: Lease, runtime: Runtime) -> float | None:
         endpoint = _load(lease.endpoint_id)
         replicas = list(endpoint.replicas.select_related("revision__model__framework"))
         observed = observe(endpoint, replicas, runtime)
-        # An engine that hangs is not asked a second time: the lease would end over it.
-        desired = desired_of(endpoint, None if observed.unreachable else runtime)
+        desired = desired_of(endpoint, runtime.kind)
         step = plan(desired, [view_of(item) for item in replicas], observed, timezone.now())
         applied = apply(step, endpoint, observed, runtime, lease)
         if applied.finished:
@@ -68,7 +67,7 @@ def _rounds(lease: Lease, runtime: Runtime) -> float | None:
 
 def _load(endpoint_id: str) -> Endpoint:
     return Endpoint.objects.select_related(
-        "project", "revision__model__framework", "revision__instance_type"
+        "project", "revision__model__framework", "revision__instance_type", "stable_revision"
     ).get(pk=endpoint_id)
 
 
@@ -87,6 +86,8 @@ def _record(lease: Lease, endpoint: Endpoint, desired: Desired, step: Plan, rows
         "ready_replicas": int(step.conditions[0].params["ready"]),
         "observed_generation": desired.generation,
     }
+    if step.settled:
+        fresh["stable_revision_id"] = desired.revision_id
     changed = {name: value for name, value in fresh.items() if getattr(endpoint, name) != value}
     if not changed and not rows_changed:
         return

@@ -16,6 +16,13 @@ class Desired:
 
     wanted            replicas that should serve
     revision_id       the revision they should be of
+    epoch             and the restart they should come after
+    surge             replicas more than `wanted` that a rollout may have at a time; 0: an old one goes first
+    stable_revision_id   what to go back to if the revision fails; None: there is nothing older that worked
+    revised_at        when the revision was asked for
+    rollout_timeout_s    how long a rollout may go on without another replica of it getting ready
+    drain_timeout_s   how long a replica that leaves may finish its requests
+    failed_update     why the last update was taken back: Endpoint.failed_update
     start_timeout_s   how long a replica may take from its container's start to its first healthy answer
     was_serving       its last status said that it serves
     was_settled       and nothing was asked for since it reached that status
@@ -26,6 +33,13 @@ class Desired:
     generation: int
     wanted: int
     revision_id: int | None
+    epoch: int = 0
+    surge: int = 1
+    stable_revision_id: int | None = None
+    revised_at: datetime | None = None
+    rollout_timeout_s: float = 2400
+    drain_timeout_s: float = 600
+    failed_update: Mapping[str, Any] = field(default_factory=dict)
     deleting: bool = False
     paused: bool = False
     start_timeout_s: float = 600
@@ -37,7 +51,7 @@ class Desired:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaView:
-    """A replica's row. `state` is a ReplicaState value."""
+    """A replica's row. `state` is a ReplicaState value; `placed`: it holds its claim on a node."""
 
     id: str
     name: str
@@ -46,10 +60,13 @@ class ReplicaView:
     revision_id: int
     generation: int
     state: str
+    epoch: int = 0
+    placed: bool = True
     started_at: datetime | None = None
     healthy_since: datetime | None = None
     ready_at: datetime | None = None
     routed_at: datetime | None = None
+    unhealthy_since: datetime | None = None
     ended_at: datetime | None = None
     drain_started_at: datetime | None = None
     pull_beat_at: datetime | None = None
@@ -63,10 +80,11 @@ class Observed:
 
     unreachable    the failure's code if the runtime gave no answer: then `containers` says nothing
     containers     by name, all that carry this endpoint's label
-    healthy        names whose health path answered 2xx just now
+    healthy        names whose health path answered 2xx just now; only those that start or are in doubt are asked
     image_present  None when nobody needed to know
     gateways       how many gateways are alive
     route_applied  every live gateway (at least one) serves this endpoint's present route
+    drained        names of draining replicas that no gateway routes to or holds a request to any more
     """
 
     containers: Mapping[str, Observation] = field(default_factory=dict)
@@ -74,6 +92,7 @@ class Observed:
     image_present: bool | None = None
     gateways: int = 0
     route_applied: bool = False
+    drained: frozenset[str] = frozenset()
     unreachable: str = ""
     evidence: str = ""
 
@@ -84,6 +103,13 @@ class Create:
 
     slot: int
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Claim room for it on a node."""
+
+    replica: ReplicaView
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +152,6 @@ class Stop:
     """Stop and remove its container; it was not wanted any more."""
 
     replica: ReplicaView
-    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,25 +178,51 @@ class Routed:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeBack:
+    """The revision does not get healthy: go back to the stable one. code, params: why."""
+
+    code: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Nothing of a deleted endpoint is left: remove its row."""
 
 
-Action = Create | Pull | Start | Healthy | Ready | Drain | Stop | Fail | RemoveOrphan | Routed | Finish
+Action = (
+    Create
+    | Place
+    | Pull
+    | Start
+    | Healthy
+    | Ready
+    | Drain
+    | Stop
+    | Fail
+    | RemoveOrphan
+    | Routed
+    | TakeBack
+    | Finish
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, what to say, and when to look again (None: the sweep is enough)."""
+    """What to do now, what to say, and when to look again (None: the sweep is enough).
+
+    settled   all replicas are of the wanted revision and serve: it is one to go back to
+    """
 
     actions: tuple[Action, ...]
     conditions: tuple[Condition, ...]
     look_again_s: float | None = None
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One finding. type: Ready, Routed, Progressing, Failed; reason: a code of endpoints.errors."""
+    """One finding. type: one of endpoints.conditions; reason: a code of endpoints.errors."""
 
     type: str
     status: bool

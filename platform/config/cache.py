@@ -10,10 +10,15 @@ keeps fractions, in milliseconds.
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
+from django.core.cache import cache
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.cache.backends.redis import RedisCache, RedisCacheClient
+from redis.exceptions import RedisError
 
 
 class SharedRedisCacheClient(RedisCacheClient):
@@ -47,3 +52,22 @@ class SharedRedisCache(RedisCache):
             return bool(super().add(key, value, timeout, version=version))
         client: Any = self._cache
         return bool(client.add_briefly(self.make_and_validate_key(key, version=version), value, timeout))
+
+
+@contextmanager
+def alone(what: str, limit_s: int) -> Iterator[bool]:
+    """Whether nobody else is at `what` just now, on any machine. Who dies over it is waited for until `limit_s`.
+    While Redis is away everybody is alone."""
+    key, token = f"alone:{what}", secrets.token_hex(8)
+    try:
+        mine = cache.add(key, token, timeout=limit_s)
+    except (RedisError, OSError):
+        yield True
+        return
+    try:
+        yield mine
+    finally:
+        if mine:
+            with suppress(RedisError, OSError):
+                if cache.get(key) == token:
+                    cache.delete(key)

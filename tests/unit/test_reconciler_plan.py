@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from endpoints.conditions import derive
-from endpoints.reconciler.plan import BACK_OFF, DRAIN_LIMIT, PULL_BEAT_LIMIT, plan
+from endpoints.reconciler.plan import LEAVE_LIMIT_S, PULL_BEAT_LIMIT, UNRESPONSIVE_LIMIT, plan
+from endpoints.reconciler.retries import BACK_OFF, BACK_OFF_LIMIT, CALM
 from endpoints.reconciler.state import (
     Create,
     Desired,
@@ -19,6 +20,7 @@ from endpoints.reconciler.state import (
     Finish,
     Healthy,
     Observed,
+    Place,
     Pull,
     Ready,
     RemoveOrphan,
@@ -102,14 +104,40 @@ def test_a_container_that_ended_is_a_failure_with_its_cause(fields: dict[str, ob
     assert (action.code, action.params["exit_code"]) == (code, fields["exit_code"])
 
 
-def test_what_never_got_ready_waits_for_a_person() -> None:
-    failed = row("failed", reason_code="container_exited", ended_at=NOW, evidence={"exit_code": 3})
+def test_what_only_a_person_can_mend_waits_for_one() -> None:
+    failed = row("failed", reason_code="command_not_found", ended_at=NOW, evidence={"exit_code": 127})
     outcome = plan(WANT_ONE, [failed], seen(), NOW + timedelta(days=1))
     assert outcome.actions == ()
+    assert outcome.look_again_s is None
     verdict = derive(WANT_ONE, outcome.conditions)
-    assert (verdict.status, verdict.reason, verdict.params["exit_code"]) == ("FAILED", "container_exited", 3)
+    assert (verdict.status, verdict.reason, verdict.params["exit_code"]) == (
+        "FAILED",
+        "command_not_found",
+        127,
+    )
     retried = replace(WANT_ONE, generation=3)
     assert plan(retried, [failed], seen(), NOW).actions == (Create(1, attempt=2),)
+
+
+def test_what_never_got_ready_is_tried_again_more_and_more_seldom_and_stays_failed() -> None:
+    attempts: list[ReplicaView] = []
+    waits = []
+    for number in range(1, 9):
+        attempts.append(row("failed", attempt=number, reason_code="container_exited", ended_at=NOW))
+        outcome = plan(WANT_ONE, attempts, seen(), NOW)
+        assert outcome.actions == ()
+        assert derive(WANT_ONE, outcome.conditions).status == "FAILED"
+        wait = next(
+            s
+            for s in (10, 20, 40, 80, 160, 300)
+            if plan(WANT_ONE, attempts, seen(), NOW + timedelta(seconds=s)).actions
+        )
+        waits.append(wait)
+        assert outcome.look_again_s == pytest.approx(wait, abs=0.1)
+    assert waits == [10, 20, 40, 80, 160, 300, 300, 300]
+    trying = [*attempts, row("starting", attempt=9, started_at=NOW)]
+    verdict = derive(WANT_ONE, plan(WANT_ONE, trying, seen(container("r1-9-v7")), NOW).conditions)
+    assert (verdict.status, verdict.params["tries"]) == ("FAILED", 8)
 
 
 def test_what_ended_after_it_was_ready_is_replaced_at_once_and_then_more_slowly() -> None:
@@ -118,6 +146,47 @@ def test_what_ended_after_it_was_ready_is_replaced_at_once_and_then_more_slowly(
     assert plan(WANT_ONE, [first], seen(), NOW).actions == (Create(1, attempt=2),)
     assert plan(WANT_ONE, [first, again], seen(), NOW).actions == ()
     assert plan(WANT_ONE, [first, again], seen(), NOW + BACK_OFF).actions == (Create(1, attempt=3),)
+    many = [row("failed", attempt=n, ready_at=NOW, ended_at=NOW) for n in range(1, 12)]
+    assert plan(WANT_ONE, many, seen(), NOW + BACK_OFF_LIMIT - timedelta(seconds=1)).actions == ()
+    assert plan(WANT_ONE, many, seen(), NOW + BACK_OFF_LIMIT).actions == (Create(1, attempt=12),)
+
+
+def test_ten_minutes_of_service_make_up_for_earlier_failures() -> None:
+    bad = [row("failed", attempt=n, ready_at=NOW, ended_at=NOW) for n in (1, 2, 3)]
+    calm = row("failed", attempt=4, ready_at=NOW, ended_at=NOW + CALM)
+    assert plan(WANT_ONE, [*bad, calm], seen(), NOW + CALM).actions == (Create(1, attempt=5),)
+
+
+def test_one_replica_that_keeps_failing_leaves_the_others_alone() -> None:
+    good = row("ready", ready_at=NOW, routed_at=NOW)
+    bad = [row("failed", slot=2, attempt=n, reason_code="container_exited", ended_at=NOW) for n in (1, 2)]
+    outcome = plan(replace(WANT_ONE, wanted=2), [good, *bad], seen(container(good.name)), NOW)
+    assert outcome.actions == ()
+    verdict = derive(replace(WANT_ONE, wanted=2), outcome.conditions)
+    assert (verdict.status, verdict.reason) == ("DEGRADED", "container_exited")
+
+
+def test_a_replica_is_placed_before_its_image_is_fetched() -> None:
+    unplaced = row("waiting", placed=False)
+    assert plan(WANT_ONE, [unplaced], seen(image_present=False), NOW).actions == (Place(unplaced),)
+    waits = replace(unplaced, reason_code="no_capacity", evidence={"needs": "2 GPUs"})
+    outcome = plan(WANT_ONE, [waits], seen(image_present=False), NOW)
+    assert outcome.actions == (Place(waits),)
+    verdict = derive(WANT_ONE, outcome.conditions)
+    assert (verdict.status, verdict.reason, verdict.params) == ("PENDING", "no_capacity", {"needs": "2 GPUs"})
+
+
+def test_a_replica_that_falls_silent_is_given_time_and_then_replaced() -> None:
+    silent = row("ready", ready_at=NOW, routed_at=NOW, unhealthy_since=NOW)
+    there = seen(container(silent.name))
+    early = plan(WANT_ONE, [silent], there, NOW + UNRESPONSIVE_LIMIT - timedelta(seconds=1))
+    assert early.actions == ()
+    assert derive(WANT_ONE, early.conditions).reason == "unresponsive"
+    (action,) = plan(WANT_ONE, [silent], there, NOW + UNRESPONSIVE_LIMIT).actions
+    assert isinstance(action, Fail)
+    assert action.code == "unresponsive"
+    speaks_again = seen(container(silent.name), healthy=frozenset({silent.name}))
+    assert plan(WANT_ONE, [silent], speaks_again, NOW + UNRESPONSIVE_LIMIT).actions == ()
 
 
 def test_a_container_removed_by_someone_else_is_replaced() -> None:
@@ -160,13 +229,24 @@ def test_the_old_revision_serves_until_the_new_one_is_ready() -> None:
     assert plan(WANT_ONE, [old, ready], both, NOW).actions == (Drain(old),)
 
 
-def test_a_draining_replica_stops_only_when_no_gateway_routes_to_it() -> None:
+def test_a_draining_replica_stops_when_nobody_uses_it_or_its_time_is_up() -> None:
+    draining = row("draining", slot=2, drain_started_at=NOW)
+    there = seen(container(draining.name), container("r1-1-v7"))
+    good = row("ready", ready_at=NOW, routed_at=NOW)
+    assert plan(WANT_ONE, [good, draining], there, NOW).actions == ()
+    assert plan(WANT_ONE, [good, draining], there, NOW + timedelta(seconds=599)).actions == ()
+    assert plan(WANT_ONE, [good, draining], there, NOW + timedelta(seconds=600)).actions == (Stop(draining),)
+    drained = replace(there, drained=frozenset({draining.name}))
+    assert plan(WANT_ONE, [good, draining], drained, NOW).actions == (Stop(draining),)
+    ended = seen(container(draining.name, ContainerState.EXITED, exit_code=0), container("r1-1-v7"))
+    assert plan(WANT_ONE, [good, draining], ended, NOW).actions == (Stop(draining),)
+
+
+def test_whoever_deletes_does_not_wait_for_long_streams() -> None:
     draining = row("draining", drain_started_at=NOW)
-    there = container(draining.name)
-    assert plan(GONE, [draining], seen(there), NOW).actions == ()
-    assert plan(GONE, [draining], seen(there, route_applied=True), NOW).actions == (Stop(draining),)
-    assert plan(GONE, [draining], Observed({draining.name: there}), NOW).actions == (Stop(draining),)
-    assert plan(GONE, [draining], seen(there), NOW + DRAIN_LIMIT).actions == (Stop(draining),)
+    there = seen(container(draining.name))
+    assert plan(GONE, [draining], there, NOW).actions == ()
+    assert plan(GONE, [draining], there, NOW + timedelta(seconds=LEAVE_LIMIT_S)).actions == (Stop(draining),)
 
 
 def test_deleting_ends_when_nothing_is_left() -> None:

@@ -35,6 +35,9 @@ BERTH_WEIGHTS_DIR = BERTH_HOME / "weights"
 BERTH_TOKEN_AUDIENCE = "berth"
 BERTH_TOKEN_LIFETIME_S = 1800
 BERTH_MAX_REPLICAS = env.int("BERTH_MAX_REPLICAS", 10)
+# How much of a replica's log is kept after its end, and of all of them together before the oldest go.
+BERTH_REPLICA_LOG_BYTES = env.int("BERTH_REPLICA_LOG_BYTES", 10_000_000)
+BERTH_REPLICA_LOGS_TOTAL_BYTES = env.int("BERTH_REPLICA_LOGS_TOTAL_BYTES", 2_000_000_000)
 BERTH_SUBNET_POOL = env.str("BERTH_SUBNET_POOL", "10.213.0.0/16")
 # The token with which gateway agents fetch their snapshot.
 BERTH_GATEWAY_TOKEN_FILE = BERTH_HOME / "keys" / "gateway.token"
@@ -160,6 +163,9 @@ CELERY_TASK_ROUTES = {
 }
 CELERY_TASK_DEFAULT_QUEUE = "control"
 CELERY_TIMEZONE = "UTC"
+# A replica that leaves may finish its requests for this long; then it is stopped with them.
+BERTH_DRAIN_TIMEOUT_S = env.float("BERTH_DRAIN_TIMEOUT_S", 600.0)
+
 CELERY_BEAT_SCHEDULE = {
     "sweep-endpoints": {"task": "endpoints.tasks.sweep", "schedule": 5.0, "options": {"expires": 5}},
     "sweep-imports": {"task": "registry.tasks.sweep_imports", "schedule": 15.0, "options": {"expires": 15}},

@@ -1,21 +1,34 @@
-"""Containers whose endpoint is gone: removed, and nobody else's."""
+"""What the sweep removes, and what it leaves alone."""
 
 from __future__ import annotations
 
 import pytest
 
-from endpoints.orphans import remove_strangers
+from endpoints.sweeping import remove_networks, remove_strangers
 from iam.actors import Actor
 from runtimes.contract import LABEL_ENDPOINT, ContainerSpec
-from runtimes.errors import RuntimeFailure
+from runtimes.errors import RuntimeFailure, RuntimeUnreachable
 from runtimes.fake import FakeEngine, FakeRuntime
 from tests.support_endpoints import load_data, new_endpoint
 
 pytestmark = pytest.mark.django_db
 
 
-def start(runtime: FakeRuntime, name: str, endpoint_id: str) -> None:
-    runtime.start(ContainerSpec(name=name, labels={LABEL_ENDPOINT: endpoint_id}, image="x", port=80))
+def start(runtime: FakeRuntime, name: str, endpoint_id: str, network: str | None = None) -> None:
+    labels = {LABEL_ENDPOINT: endpoint_id}
+    runtime.start(ContainerSpec(name=name, labels=labels, image="x", port=80, network=network))
+
+
+def test_only_networks_that_nobody_needs_go(editor_actor: Actor) -> None:
+    load_data()
+    runtime, endpoint = FakeRuntime(), new_endpoint(editor_actor)
+    start(runtime, "kept", endpoint.pk, network=str(endpoint.project_id))
+    start(runtime, "left-behind", "me-gone", network="p-gone")
+    assert remove_networks(runtime) == ["p-gone"], "asked for"
+    assert runtime.networks() == sorted([str(endpoint.project_id), "p-gone"]), "a container is still on it"
+    runtime.remove("left-behind")
+    remove_networks(runtime)
+    assert runtime.networks() == [str(endpoint.project_id)]
 
 
 def test_only_strangers_of_this_installation_go(editor_actor: Actor) -> None:
@@ -32,7 +45,8 @@ def test_an_engine_that_does_not_answer_has_no_strangers() -> None:
     runtime = FakeRuntime()
     start(runtime, "left-behind", "me-gone")
     runtime.engine.unreachable()
-    assert remove_strangers(runtime) == []
+    with pytest.raises(RuntimeUnreachable):
+        remove_strangers(runtime)
     runtime.engine.recovers()
     assert set(runtime.engine.containers) == {"left-behind"}
 
