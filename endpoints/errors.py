@@ -206,7 +206,7 @@ WORDS: dict[str, _Words] = {
         "edit",
     ),
     "context_too_long": _Words(
-        _("There is not enough memory for a context of %(asked)s tokens."),
+        _("There is not enough memory for a context as long as this."),
         _("Use a shorter context, or an instance type with more memory."),
         "edit",
     ),
@@ -217,12 +217,16 @@ WORDS: dict[str, _Words] = {
     ),
     "gpu_out_of_memory": _Words(
         _("The GPU's memory is too small for the model."),
-        _("Choose an instance type with more GPU memory, a smaller or quantised model, or a shorter context."),
+        _(
+            "Choose an instance type with more GPU memory, a smaller or quantised model, or a shorter context."
+        ),
         "edit",
     ),
     "gpu_driver_missing": _Words(
         _("The container finds no GPU, or no NVIDIA driver."),
-        _("Check the driver and the NVIDIA container toolkit on the host, or choose an image that needs no GPU."),
+        _(
+            "Check the driver and the NVIDIA container toolkit on the host, or choose an image that needs no GPU."
+        ),
         "retry",
     ),
     "gpu_driver_too_old": _Words(

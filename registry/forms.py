@@ -180,11 +180,13 @@ class ImportForm(forms.Form):
         return tuple(
             SettingGroup(d.slug, d.name, tuple(self._rows(d)))
             for d in self.definitions.values()
-            if d.settings
+            if any(not setting.endpoint_only for setting in d.settings)
         )
 
     def _rows(self, definition: FrameworkDefinition) -> Iterable[SettingRow]:
         for setting in definition.settings:
+            if setting.endpoint_only:
+                continue
             name = setting_input(definition.slug, setting.key)
             given = self.data.get(name) if self.is_bound else self.initial.get(name, "")
             yield SettingRow(setting, name, str(given or ""), self.setting_errors.get(name, []))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from registry.frameworks.definition import PLACEHOLDER, FrameworkDefinition
@@ -12,6 +13,8 @@ from registry.images import resolve
 from runtimes.contract import HOST_PLACEHOLDER, PORT_PLACEHOLDER, ContainerSpec, Mount
 
 GIB = 1024**3
+# Settings of a definition that say for one endpoint what its model says for all of them.
+CONTAINER_PORT, HEALTH_PATH = "container_port", "health_path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def build(
         entrypoint=definition.entrypoint,
         command=_command(definition, model, settings, len(gpu_ids)),
         env={**definition.env, **model.environment},
-        port=port_of(definition, model),
+        port=port_of(definition, model, settings),
         cpus=instance.vcpu,
         memory_bytes=int(instance.memory_gib * GIB),
         shm_bytes=definition.shm_bytes,
@@ -101,14 +104,20 @@ def image_of(definition: FrameworkDefinition, model: ModelFacts, *, gpu: str = "
     return resolve(definition.image)
 
 
-def port_of(definition: FrameworkDefinition, model: ModelFacts) -> int:
-    """Where the model server listens inside the container."""
-    return model.port or definition.port
+def port_of(
+    definition: FrameworkDefinition, model: ModelFacts, settings: Mapping[str, Any] = MappingProxyType({})
+) -> int:
+    """Where the model server listens inside the container: the endpoint's word wins over the model's."""
+    own = settings.get(CONTAINER_PORT) if definition.setting(CONTAINER_PORT) else None
+    return int(own or model.port or definition.port)
 
 
-def health_path_of(definition: FrameworkDefinition, model: ModelFacts) -> str:
-    """Answers 2xx when the model can be called."""
-    return model.health_path or definition.health_path
+def health_path_of(
+    definition: FrameworkDefinition, model: ModelFacts, settings: Mapping[str, Any] = MappingProxyType({})
+) -> str:
+    """Answers 2xx when the model can be called; the endpoint's word wins as well."""
+    own = settings.get(HEALTH_PATH) if definition.setting(HEALTH_PATH) else None
+    return str(own or model.health_path or definition.health_path)
 
 
 def served_name(definition: FrameworkDefinition, model: ModelFacts, settings: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ T = TypeVar("T")
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _PATH = re.compile(r"/[!-~]*")
+TEXT = r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}"  # what a text setting may be unless it says otherwise
 
 
 class DefinitionError(ValueError):
@@ -50,6 +51,7 @@ class Setting:
 
     default     None: left to the framework
     at_most     a fact of the model ("context_length") that the value is lowered to where the fact is known
+    endpoint_only  the import form does not ask for it: it has a field of its own
     pattern     what a text must match whole; the default refuses spaces, braces and a leading hyphen
     """
 
@@ -61,8 +63,9 @@ class Setting:
     min: int | None = None
     max: int | None = None
     choices: tuple[str, ...] = ()
-    pattern: str = r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}"
+    pattern: str = TEXT
     at_most: str = ""
+    endpoint_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

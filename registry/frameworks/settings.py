@@ -9,7 +9,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
-from registry.frameworks.definition import FrameworkDefinition, Setting
+from registry.frameworks.definition import TEXT, FrameworkDefinition, Setting
 
 _TRUE, _FALSE = frozenset({"true", "on", "1", "yes"}), frozenset({"false", "off", "0", "no"})
 
@@ -71,6 +71,8 @@ def _clean(setting: Setting, value: Any) -> int | str | bool:
             raise ValidationError(_("Choose one of: %(choices)s.") % {"choices": ", ".join(setting.choices)})
         return text
     if not re.fullmatch(setting.pattern, text):
+        if setting.pattern != TEXT:
+            raise ValidationError(_("This does not have the right form; see the hint."))
         raise ValidationError(
             _("Use letters, digits and . _ : / @ + - only, without spaces; begin with a letter or a digit.")
         )
