@@ -1,7 +1,8 @@
 """Every error of the API as `application/problem+json` (RFC 9457).
 
 {"type", "title", "status", "detail"} and, for input, `errors: {field: [..]}`; what belongs to no single field
-stands under `non_field_errors`. `type` is a stable name, `urn:berth:problem:<code>`; it is no address.
+stands under `non_field_errors`. A conflict may carry `params`, the figures behind its words. `type` is a stable name,
+`urn:berth:problem:<code>`; it is no address.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def _describe(error: Exception) -> dict[str, Any] | None:
         case exceptions.ValidationError():
             return _invalid(_drf_errors(error.detail))
         case Conflict():
-            return problem(409, error.message, code=error.code)
+            figures = {"params": error.params} if error.params else {}
+            return problem(409, error.message, code=error.code) | figures
         case ProtectedError():
             return problem(409, _("It is still in use."), code="in-use")
         case Http404():
