@@ -13,6 +13,8 @@ from typing import Any
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from endpoints import shortage
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:
@@ -62,9 +64,10 @@ WORDS: dict[str, _Words] = {
             "Add the user to the docker group, or run the platform as one who may. This goes on by itself then."
         ),
     ),
+    # What exactly is missing is put together from its params: endpoints.shortage.
     "no_capacity": _Words(
-        _("%(instance_type)s needs %(needs)s; this machine has %(has)s."),
-        _("Choose a smaller instance type. It starts by itself if the machine grows."),
+        _("No machine has room for it now."),
+        _("It starts by itself when there is room. A smaller instance type may fit sooner."),
         "edit",
     ),
     "no_space": _Words(
@@ -272,6 +275,8 @@ def describe(code: str, params: Mapping[str, Any]) -> Reason:
     words = WORDS.get(code)
     if words is None:
         return Reason(code, code.replace("_", " "), "")
+    if code == "no_capacity" and (message := shortage.message(params)):
+        return Reason(code, message, shortage.action(params), words.fix)
     return Reason(code, _fill(words.message, params), _fill(words.action, params), words.fix)
 
 

@@ -93,8 +93,13 @@ def container_spec(replica: Replica, endpoint: Endpoint) -> ContainerSpec:
             LABEL_REVISION: str(revision.number),
         },
         instance=spec.InstanceSize(
-            vcpu=size.vcpu, memory_gib=size.memory_gib, gpu=size.gpu, gpu_count=size.gpu_count
+            vcpu=size.vcpu,
+            memory_gib=size.memory_gib,
+            gpu=size.gpu,
+            gpu_count=size.gpu_count,
+            gpu_ids=tuple(replica.gpu_ids),
         ),
         network=endpoint.project_id,
+        node=replica.node_id or "",
     )
     return replace(built, env={**built.env, **revision.environment})

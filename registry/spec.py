@@ -64,6 +64,7 @@ def build(
     labels: Mapping[str, str],
     instance: InstanceSize,
     network: str | None,
+    node: str = "",
 ) -> ContainerSpec:
     """The container of one replica. `settings` are validated values (`validate_settings`); defaults are added here.
 
@@ -86,6 +87,7 @@ def build(
         memory_bytes=int(instance.memory_gib * GIB),
         shm_bytes=definition.shm_bytes,
         gpu_ids=gpu_ids,
+        node=node,
         mounts=_mounts(definition, model),
         network=network,
         read_only_root=definition.read_only_root,
