@@ -28,9 +28,15 @@ PERMANENT = frozenset(
         "bound_to_loopback",
         "model_file_missing",
         "model_file_corrupt",
+        "model_unsupported",
+        "dtype_unsupported",
+        "permission_denied",
         "context_too_long",
+        "context_beyond_model",
         "out_of_memory",
         "gpu_out_of_memory",
+        "gpu_driver_too_old",
+        "gpu_unsupported",
     }
 )
 
