@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import messages
@@ -11,11 +12,11 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from endpoints import services
-from endpoints.capacity import known_shortfall
+from endpoints import services, shortage
 from endpoints.fit import ModelNeeds, Offer, misfit
 from endpoints.forms import EndpointForm, initial_of, setting_groups, spec_from
-from endpoints.models import Endpoint, InstanceType, Region
+from endpoints.models import Endpoint, InstanceType, Node, Region
+from endpoints.placement import NoRoom, Rooms
 from endpoints.validation import clean
 from endpoints.views.common import get_endpoint
 from iam.access import require
@@ -53,9 +54,9 @@ def model_options(request: HttpRequest) -> HttpResponse:
 
 @require(Permission.EDIT)
 def instance_types(request: HttpRequest) -> HttpResponse:
-    """The instance types again, greyed for another model."""
+    """The instance types again, greyed for another model or region."""
     models = _models(current_actor(request))
-    chosen = {key: request.GET.get(key, "") for key in ("model_id", "instance_type")}
+    chosen = {key: request.GET.get(key, "") for key in ("model_id", "instance_type", "region")}
     return render(request, "endpoints/_instance_types.html", _context(EndpointForm(initial=chosen), models))
 
 
@@ -197,30 +198,37 @@ def _types(
     definitions: dict[str, FrameworkDefinition],
     endpoint: Endpoint | None,
 ) -> list[dict[str, Any]]:
-    """The instance types by family, each with the reason why it can't hold the chosen model."""
+    """The instance types by family, each with the reason why it can't hold the chosen model or has no room.
+
+    off    it can't be chosen; busy: it can, and waits for room
+    """
     needs = None
     if chosen and chosen.framework_id in definitions:
         definition = definitions[chosen.framework_id]
         needs = ModelNeeds(definition.name, definition.device_kinds, chosen.size_bytes)
     wanted = str(form["instance_type"].value() or "")
     own = endpoint.revision.instance_type_id if endpoint and endpoint.revision else None
+    lacking = _lacking(endpoint.region_id if endpoint else str(form["region"].value() or ""))
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in InstanceType.objects.filter(enabled=True):
         offer = Offer(row.gpu_count, row.vram_gib, row.memory_gib)
-        reason = (misfit(needs, offer) if needs else "") or _too_big(row)
+        unfit, lacks = misfit(needs, offer) if needs else "", lacking(row)
+        reason = unfit or (shortage.in_brief(lacks.params) if lacks else "")
+        never = bool(unfit) or (lacks is not None and lacks.for_good)
         groups.setdefault(row.family, []).append(
             {
                 "row": row,
                 "reason": reason,
-                "chosen": row.name == wanted and (not reason or row.name == own),
-                "off": bool(reason) and row.name != own,
+                "chosen": row.name == wanted and (not never or row.name == own),
+                "off": never and row.name != own,
+                "busy": bool(reason) and not never and row.name != own,
             }
         )
     return [{"family": family, "rows": rows} for family, rows in groups.items()]
 
 
-def _too_big(size: InstanceType) -> str:
-    missing = known_shortfall(size)
-    if missing is None:
-        return ""
-    return _("needs %(needs)s, this machine has %(has)s") % {"needs": missing.needs, "has": missing.has}
+def _lacking(region: str) -> Callable[[InstanceType], NoRoom | None]:
+    """Why the region has no room for a size; nothing is said before any machine is known."""
+    if not region or not Node.objects.exists():
+        return lambda size: None
+    return Rooms(region).room_for
