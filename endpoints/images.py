@@ -1,18 +1,25 @@
-"""Fetching a replica's image: minutes, bytes, and a heartbeat that tells a slow pull from a dead worker."""
+"""Fetching a replica's image: minutes, bytes, and a heartbeat that tells a slow pull from a dead worker.
+
+One pull at a time reports for a replica: whoever holds the row's `pull_token`, taken by a conditional UPDATE and kept
+alive by the heartbeat. Every write is guarded by it, so that a worker that was frozen, or whose claim ran out, changes
+nothing any more and gives up at its next word. Redis takes no part: flushing it starts no second pull.
+"""
 
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
 
-from django.core.cache import cache
 from django.db import DatabaseError, connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
-from redis.exceptions import RedisError
 
 from endpoints import events
 from endpoints.live import endpoint_changed
@@ -25,118 +32,181 @@ from runtimes.errors import RuntimeFailure
 log = logging.getLogger(__name__)
 REPORT_EVERY_S = 0.5
 BEAT_EVERY_S = 5.0
-CLAIM_S = 15  # a dead worker's claim ends by then; the planner waits as long (plan.PULL_BEAT_LIMIT)
+CLAIM = timedelta(
+    seconds=15
+)  # a dead worker's claim ends by then; the planner waits as long (PULL_BEAT_LIMIT)
+PACE_WINDOW_S = 10.0
 
 
 class NotWanted(Exception):
-    """The replica is gone or no longer waits: nobody needs this pull."""
+    """The replica is gone or no longer waits, or another worker pulls for it: nobody needs this pull."""
 
 
 def pull_for(replica_id: str, runtime: Runtime) -> None:
     """Fetch the image of a waiting replica. Failures are written on the replica; the reconciler decides."""
     replica = (
-        Replica.objects.select_related("endpoint", "revision__model__framework")
+        Replica.objects.select_related("endpoint", "revision__model__framework", "revision__instance_type")
         .filter(pk=replica_id, state=ReplicaState.WAITING)
         .first()
     )
     if replica is None:
         return
     with _claimed(replica) as mine:
-        if mine:
-            _pull(replica, runtime)
+        if mine is not None:
+            _pull(replica, runtime, mine)
 
 
-def _pull(replica: Replica, runtime: Runtime) -> None:
+def _pull(replica: Replica, runtime: Runtime, mine: Claim) -> None:
     image = image_for(replica.revision)
     try:
-        runtime.pull(image, auth=registry_auth(replica.revision), progress=_reporter(replica))
+        runtime.pull(image, auth=registry_auth(replica.revision), progress=_reporter(replica, mine))
     except NotWanted:
         return
     except RuntimeFailure as failure:
         log.warning("%s: %s (%s)", replica.name, failure.code, failure.evidence)
-        _failed(replica, image, failure)
+        _failed(replica, mine, image, failure)
     else:
-        _pulled(replica, image)
+        _pulled(replica, mine, image)
     _tell(replica)
 
 
+class Claim:
+    """The right to pull for one replica, as long as the heart beats and the replica waits."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica, self._token = replica, secrets.token_hex(16)
+
+    def take(self) -> bool:
+        """False: somebody else has it."""
+        now = timezone.now()
+        waits = Replica.objects.filter(pk=self._replica.pk, state=ReplicaState.WAITING)
+        free = waits.filter(Q(pull_token="") | Q(pull_until=None) | Q(pull_until__lt=now))
+        return bool(free.update(pull_token=self._token, pull_until=now + CLAIM, pull_beat_at=now))
+
+    def beat(self) -> bool:
+        """False: it was lost, or the replica waits no more."""
+        now = timezone.now()
+        return bool(self.row().update(pull_until=now + CLAIM, pull_beat_at=now))
+
+    def row(self) -> QuerySet[Replica]:
+        """The replica's row, while this claim holds. Whoever died meanwhile, the next one's token is another."""
+        return Replica.objects.filter(pk=self._replica.pk, state=ReplicaState.WAITING, pull_token=self._token)
+
+    def phase(self) -> QuerySet[DeployPhase]:
+        """The row of its pull on the timeline, while this claim holds."""
+        return DeployPhase.objects.filter(
+            replica=self._replica,
+            name=PhaseName.PULLING,
+            replica__state=ReplicaState.WAITING,
+            replica__pull_token=self._token,
+        )
+
+    def give_back(self) -> None:
+        """The next pull needs not wait."""
+        Replica.objects.filter(pk=self._replica.pk, pull_token=self._token).update(
+            pull_token="", pull_until=None
+        )
+
+
 @contextmanager
-def _claimed(replica: Replica) -> Iterator[bool]:
-    """Whether this is the only pull for the replica. While the block runs, its heart beats: a registry that sends
-    nothing for minutes is not a dead worker."""
-    key = f"pulling:{replica.pk}"
-    if not cache.add(key, 1, timeout=CLAIM_S):
-        yield False
+def _claimed(replica: Replica) -> Iterator[Claim | None]:
+    """The claim, None if somebody else has it. While the block runs, its heart beats: a registry that sends nothing
+    for minutes is not a dead worker."""
+    claim = Claim(replica)
+    if not claim.take():
+        yield None
         return
     done = threading.Event()
-    heart = threading.Thread(target=_beat, args=(replica, key, done), name="pull-heart", daemon=True)
+    heart = threading.Thread(target=_beat, args=(replica, claim, done), name="pull-heart", daemon=True)
     heart.start()
     try:
-        yield True
+        yield claim
     finally:
         done.set()
         heart.join()
-        cache.delete(key)
+        claim.give_back()
 
 
-def _beat(replica: Replica, key: str, done: threading.Event) -> None:
+def _beat(replica: Replica, claim: Claim, done: threading.Event) -> None:
     try:
         while not done.wait(BEAT_EVERY_S):
-            _waiting(replica).update(pull_beat_at=timezone.now())
-            cache.touch(key, CLAIM_S)
-    except (DatabaseError, RedisError) as error:
-        log.warning("%s: its pull's heart stopped (%s); another one may be started", replica.name, error)
+            try:
+                if not claim.beat():
+                    return  # the pull itself finds out at its next word
+            except DatabaseError as error:
+                log.warning("%s: its pull's heart skips a beat (%s)", replica.name, error)
     finally:
         connection.close()
 
 
-def _pulled(replica: Replica, image: str) -> None:
+def _pulled(replica: Replica, mine: Claim, image: str) -> None:
     with transaction.atomic():
         # A pull takes minutes: meanwhile the replica may have been stopped, and its endpoint be gone.
-        if _waiting(replica).select_for_update().first():
+        if mine.row().select_for_update().first():
+            mine.phase().update(bytes_per_s=0, layers_waiting=0)
             events.record(replica.endpoint, "image.pulled", image=image)
 
 
-def _failed(replica: Replica, image: str, failure: RuntimeFailure) -> None:
+def _failed(replica: Replica, mine: Claim, image: str, failure: RuntimeFailure) -> None:
+    now = timezone.now()
     found = {"error": failure.evidence, "image": image}
-    columns: dict[str, object] = {
-        "reason_code": failure.code,
-        "evidence": found,
-        "pull_beat_at": timezone.now(),
-    }
+    columns: dict[str, Any] = {"reason_code": failure.code, "evidence": found, "pull_beat_at": now}
     if not failure.transient:
-        columns |= {"state": ReplicaState.FAILED, "ended_at": timezone.now()}
+        columns |= {"state": ReplicaState.FAILED, "ended_at": now}
     with transaction.atomic():
-        waited = _waiting(replica).update(**columns)
+        mine.phase().update(bytes_per_s=0)
+        waited = mine.row().update(**columns)
         if waited and not failure.transient:
-            DeployPhase.objects.filter(replica=replica, finished_at=None).update(finished_at=timezone.now())
+            DeployPhase.objects.filter(replica=replica, finished_at=None).update(finished_at=now)
             events.record(
                 replica.endpoint, "replica.failed", replica=replica.name, reason=failure.code, image=image
             )
 
 
-def _reporter(replica: Replica) -> Callable[[PullProgress], None]:
+class Pace:
+    """Bytes per second over the last seconds: what a pull does now, not what it did on average."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def note(self, at_s: float, done: int) -> float:
+        """The pace, with this look. at_s: any clock's seconds; done: bytes so far. Fewer than before: begun anew."""
+        if self._seen and done < self._seen[-1][1]:
+            self._seen.clear()
+        self._seen.append((at_s, done))
+        while len(self._seen) > 2 and at_s - self._seen[0][0] > PACE_WINDOW_S:
+            self._seen.popleft()
+        begun, first = self._seen[0]
+        return (done - first) / (at_s - begun) if at_s > begun else 0.0
+
+
+def _reporter(replica: Replica, mine: Claim) -> Callable[[PullProgress], None]:
     last = 0.0
+    shown = PullProgress(-1, -1)
+    pace = Pace()
 
     def report(progress: PullProgress) -> None:
-        nonlocal last
+        nonlocal last, shown
         now = time.monotonic()
-        if now - last < REPORT_EVERY_S:
+        whole = progress.done == progress.total and not progress.waiting
+        if now - last < REPORT_EVERY_S and not whole:
             return
         last = now
-        if not _waiting(replica).update(pull_beat_at=timezone.now()):
+        if not mine.row().update(pull_beat_at=timezone.now()):
             raise NotWanted
-        DeployPhase.objects.filter(replica=replica, name=PhaseName.PULLING).update(
-            bytes_done=progress.done, bytes_total=progress.total
-        )
+        columns: dict[str, Any] = {
+            "bytes_done": progress.done,
+            "bytes_total": progress.total,
+            "layers_waiting": progress.waiting,
+            "bytes_per_s": round(pace.note(now, progress.done), 1),
+        }
+        if progress.done != shown.done:
+            columns["bytes_moved_at"] = timezone.now()
+        shown = progress
+        mine.phase().update(**columns)
         endpoint_changed(replica.endpoint)
 
     return report
-
-
-def _waiting(replica: Replica) -> QuerySet[Replica]:
-    """Its row, while it still waits."""
-    return Replica.objects.filter(pk=replica.pk, state=ReplicaState.WAITING)
 
 
 def _tell(replica: Replica) -> None:
