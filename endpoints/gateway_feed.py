@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Any
 
 import redis
 from django.conf import settings
@@ -16,8 +17,17 @@ from endpoints.errors import describe
 from endpoints.models import Endpoint, Replica, ReplicaState, Status
 from endpoints.queue import reconcile_in
 from gateway.cluster import Cluster, Current
+from gateway.control import Report
+from gateway.leaving import UNKNOWN, Leaving, Sample
 from gateway.snapshot import build, endpoint_digest
-from gateway.targets import EndpointTarget, GatewayTargets, ReplicaTarget, Serving, TokenPolicy
+from gateway.targets import (
+    EndpointTarget,
+    GatewayTargets,
+    ReplicaTarget,
+    Serving,
+    TokenPolicy,
+    address_text,
+)
 from iam.oauth.keys import public_jwks
 from iam.roles import Permission, roles_granting
 
@@ -76,18 +86,23 @@ _COLUMNS = (
 )
 
 
-def poll(gateway_id: str, *, applied: str, rejected: str) -> str:
-    """One gateway's poll: note what it says, and answer with the version it should be at. Raises RedisError."""
-    cluster().report(gateway_id, applied, rejected)
-    if _last_applied.get(gateway_id) != applied:
-        _last_applied[gateway_id] = applied
-        _hint_waiting()
-    return cluster().current_version() or _rebuilt().version
+def poll(gateway_id: str, report: Report) -> Current | None:
+    """One gateway's poll: note what it says, and answer with the snapshot it should have, None if it has it.
 
-
-def body() -> bytes:
-    """The snapshot that is served, gzip-compressed JSON. Raises RedisError."""
-    return (cluster().current() or _rebuilt()).body
+    Raises RedisError.
+    """
+    sample = Sample(report.applied, report.streams) if report.counted else None
+    cluster().report(
+        gateway_id, report.applied, report.rejected, given=report.etag, sample=sample, gone=report.gone
+    )
+    _tell_reconciler(gateway_id, report)
+    if report.gone or (cluster().current_version() or _rebuilt().version) == report.etag:
+        return None
+    current = cluster().current() or _rebuilt()
+    if current.version == report.etag:
+        return None
+    cluster().give(gateway_id, current.version)
+    return current
 
 
 def _rebuilt() -> Current:
@@ -95,8 +110,18 @@ def _rebuilt() -> Current:
     return cluster().store(build(targets()), generation)
 
 
-# What each gateway said last, in this process: a change is a hint to look at those who wait for it.
-_last_applied: dict[str, str] = {}
+# Each gateway's last two words, in this process: a change is a hint to look at those who wait for it. Two, because a
+# count must be heard twice.
+_heard: dict[str, tuple[tuple[str, Any], ...]] = {}
+
+
+def _tell_reconciler(gateway_id: str, report: Report) -> None:
+    before = _heard.get(gateway_id, ())
+    streams = report.streams if report.counted else before[-1][1] if before else None
+    now = (*before, (report.applied, streams))[-2:]
+    if now != before:
+        _heard[gateway_id] = now
+        _hint_waiting()
 
 
 def _hint_waiting() -> None:
@@ -118,6 +143,37 @@ def route_state(endpoint: Endpoint) -> tuple[int, bool]:
     except RedisError as error:
         log.warning("Redis does not answer (%s): nothing is known of the gateways", error)
         return 1, False
+
+
+def routes_applied(endpoints: Iterable[tuple[Endpoint, Iterable[Replica]]]) -> set[str]:
+    """Ids of those whose present route every live gateway serves; each with its ready replicas. One question for all.
+    While Redis is away: none."""
+    digests = {item.id: endpoint_digest(_target(item, ready)) for item, ready in endpoints}
+    try:
+        return cluster().applied_everywhere(digests)
+    except RedisError as error:
+        log.warning("Redis does not answer (%s): nothing is known of the gateways", error)
+        return set()
+
+
+def leaving(replicas: Iterable[Replica]) -> Mapping[str, Leaving]:
+    """By name: whether gateways still send requests to each replica, and how many they hold to it.
+
+    A replica may be stopped without cutting anything off when it has `left` and `streams` is 0. One question for all
+    of them. While Redis is away nothing is known, and nothing is taken for left.
+    """
+    addresses = {item.name: address_text(item.host, item.port) for item in replicas}
+    try:
+        return cluster().leaving(addresses) if addresses else {}
+    except RedisError as error:
+        log.warning("Redis does not answer (%s): nothing is known of the gateways", error)
+        return dict.fromkeys(addresses, UNKNOWN)
+
+
+def free_addresses(addresses: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
+    """Those (host, port) to which no gateway leads, nor would one that is started again. Raises RedisError."""
+    written = {address_text(host, port): (host, port) for host, port in addresses}
+    return {written[text] for text in cluster().free(written.keys())}
 
 
 def _target(endpoint: Endpoint, replicas: Iterable[Replica]) -> EndpointTarget:

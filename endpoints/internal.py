@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from config.keyfiles import read_or_create
 from endpoints import gateway_feed
+from gateway.control import Report
 
 
 @require_GET
@@ -20,20 +21,17 @@ def snapshot(request: HttpRequest) -> HttpResponse:
     if not _is_agent(request):
         return HttpResponse("unknown gateway token\n", status=401, content_type="text/plain")
     try:
-        version = gateway_feed.poll(
-            request.headers.get("X-Berth-Gateway", "")[:100],
-            applied=request.headers.get("X-Berth-Applied", "")[:64],
-            rejected=request.headers.get("X-Berth-Rejected", "")[:500],
-        )
-        etag = f'"{version}"'
-        if request.headers.get("If-None-Match") == etag:
-            return HttpResponse(status=304, headers={"ETag": etag})
-        body = gateway_feed.body()
+        report = Report.of(request.headers)
+        current = gateway_feed.poll(request.headers.get("X-Berth-Gateway", "")[:100], report)
+    except ValueError as error:
+        return HttpResponse(f"no report: {error}\n", status=400, content_type="text/plain")
     except RedisError:
         # The agent keeps what it has and asks again.
         return HttpResponse("Redis does not answer\n", status=503, content_type="text/plain")
-    headers = {"ETag": etag, "Content-Encoding": "gzip", "Cache-Control": "no-store"}
-    return HttpResponse(body, content_type="application/json", headers=headers)
+    if current is None:
+        return HttpResponse(status=304, headers={"ETag": f'"{report.etag}"'})
+    headers = {"ETag": f'"{current.version}"', "Content-Encoding": "gzip", "Cache-Control": "no-store"}
+    return HttpResponse(current.body, content_type="application/json", headers=headers)
 
 
 def _is_agent(request: HttpRequest) -> bool:

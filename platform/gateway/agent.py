@@ -18,26 +18,27 @@ import os
 import queue
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gateway import bootstrap, consistency, files, snapshot
+from gateway import bootstrap, clusters, consistency, files, names, snapshot
 from gateway.admin import AdminError
 from gateway.apply import Applier, serves
 from gateway.certificate import Certificate
-from gateway.control import Control, ControlAway, ControlRefused, Fetched, Report
+from gateway.connections import Counts
+from gateway.control import Control, Fetched
+from gateway.poller import Poller, Serving
 from gateway.process import EnvoyProcess, PortTaken
 
-POLL_S = 0.25
-RETRY_MAX_S = 2.0  # between polls of a control plane that does not answer
 STATUS = "status.json"
 EXIT_PORT_TAKEN = 3
 _STABLE_S = 30.0  # an Envoy that lived that long is started again without a pause
+_ASK_FIRST_S = 2.0  # how long a start from the disk waits for the control plane's newer word
+_GOODBYE_S = 1.0
 _ACCESS_LOG_LIMIT = 64 * 1024 * 1024
 
 log = logging.getLogger("gateway")
@@ -59,66 +60,6 @@ class Options:
     leave_envoy: bool = False
 
 
-class Poller(threading.Thread):
-    """Asks the control plane again and again; what it brings waits in `fetched`, the newest only."""
-
-    def __init__(self, control: Control) -> None:
-        super().__init__(name="poller", daemon=True)
-        self.fetched: queue.Queue[Fetched] = queue.Queue(maxsize=1)
-        self._control = control
-        self._report = Report()
-        self._wake = threading.Event()
-        self.answers = False
-        self._complaint: str | None = None
-
-    def tell(self, **changes: str) -> None:
-        """Change the report; what the control plane waits for is told at once."""
-        report = replace(self._report, **changes)
-        if report != self._report:
-            self._report = report
-            self._wake.set()
-
-    def run(self) -> None:
-        pause = POLL_S
-        while True:
-            try:
-                fetched = self._control.poll(self._report)
-            except ControlAway as problem:
-                self._lost(problem)
-                pause = min(max(pause * 1.5, 2 * POLL_S), RETRY_MAX_S)
-            else:
-                self._found()
-                pause = POLL_S
-                if fetched is not None:
-                    self._report = replace(self._report, etag=fetched.version)
-                    self._hand_over(fetched)
-            self._wake.wait(pause)
-            self._wake.clear()
-
-    def _hand_over(self, fetched: Fetched) -> None:
-        while True:
-            try:
-                self.fetched.put_nowait(fetched)
-                return
-            except queue.Full:  # an older one nobody has looked at yet
-                try:
-                    self.fetched.get_nowait()
-                except queue.Empty:
-                    continue
-
-    def _lost(self, problem: ControlAway) -> None:
-        self.answers = False
-        kind = "refused" if isinstance(problem, ControlRefused) else "away"
-        if self._complaint != kind:
-            self._complaint = kind
-            log.warning("control plane %s, serving what is on disk: %s", kind, problem)
-
-    def _found(self) -> None:
-        if self._complaint is not None:
-            log.info("control plane answers again")
-        self.answers, self._complaint = True, None
-
-
 class Agent:
     """Everything but the polling runs in the main thread."""
 
@@ -131,7 +72,8 @@ class Agent:
         self.envoy = EnvoyProcess(options.home, envoy_options, options.concurrency)
         self.applier = Applier(self.xds, self.envoy.admin, self._evidence)
         self.certificate = Certificate(options.tls, self.xds) if options.tls else None
-        self.poller = Poller(Control(options.control, options.token_file, options.gateway_id))
+        control = Control(options.control, options.token_file, options.gateway_id)
+        self.poller = Poller(control, Counts(options.port))
         self.resources: dict[str, Any] | None = None  # what lies on disk, whole
         self.version = ""  # the control plane's name for it
         self.pending: Fetched | None = None
@@ -157,7 +99,6 @@ class Agent:
         except PortTaken as taken:
             log.error("%s: stop that program or choose another port (BERTH_GATEWAY_PORT)", taken)
             return EXIT_PORT_TAKEN
-        self.poller.start()
         while self.stopping is None:
             if not self.poller.is_alive():  # a defect: end, so that a new agent adopts Envoy and asks again
                 raise RuntimeError("the polling thread has ended")
@@ -172,13 +113,22 @@ class Agent:
             running = self.envoy.running
             log.info("adopted the running Envoy pid=%s", running.pid if running else "?")
             self._note_applied()
+            self.poller.start()
             return
         self.envoy.check_port()  # said now and not only when the first snapshot has come
+        self.poller.start()
         if self.resources is None:
             log.info("no snapshot on disk, waiting for the control plane at %s", self.options.control)
             return
+        self._ask_first()
         log.info("starting from the snapshot on disk version=%s", self.version)
         self._start()
+
+    def _ask_first(self) -> None:
+        """While this gateway was stopped, an address that its files lead to may have become another replica's."""
+        self.poller.asked.wait(_ASK_FIRST_S)
+        with contextlib.suppress(queue.Empty):
+            self._take(self.poller.fetched.get_nowait())
 
     def _step(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -238,7 +188,7 @@ class Agent:
             log.error("Envoy ended pid=%s, starting it again in %.1f s", self.envoy.running.pid, pause)
             self._start_after = time.monotonic() + pause
             self.envoy.running = None
-            self._set_applied("")
+            self._set_serving(Serving())
         if time.monotonic() >= self._start_after:
             try:
                 self._start()
@@ -288,12 +238,16 @@ class Agent:
 
     def _note_applied(self) -> None:
         """Only what Envoy's own statistics name counts as applied."""
-        applied = self.resources is not None and serves(self.envoy.admin, self.resources)
-        self._set_applied(self.version if applied else "")
+        running = self.envoy.running
+        if self.resources is not None and running is not None and serves(self.envoy.admin, self.resources):
+            inside = clusters.addresses(self.resources[names.CLUSTERS])
+            self._set_serving(Serving(self.version, inside, running.pid))
+        else:
+            self._set_serving(Serving(pid=running.pid if running else None))
 
-    def _set_applied(self, version: str) -> None:
-        self.poller.tell(applied=version)
-        self._status["applied"] = version
+    def _set_serving(self, serving: Serving) -> None:
+        self.poller.tell(serving)
+        self._status["applied"] = serving.applied
 
     # --- surroundings -------------------------------------------------------------------------------------
 
@@ -330,6 +284,7 @@ class Agent:
         else:
             log.info("ending, draining Envoy for at most %.0f s", self.options.drain_s)
             self.envoy.stop(self.options.drain_s)
+            self.poller.say_goodbye(_GOODBYE_S)
             log.info("Envoy has ended")
         return 0
 

@@ -10,31 +10,30 @@ from __future__ import annotations
 import gzip
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from gateway import leaving
+from gateway.leaving import GatewayReport, Leaving, Sample
 from gateway.snapshot import Snapshot
 
 LIVE_S = 5  # polls come every 0.25 s, every 2 s at worst
 KNOWN_S = 3600  # how long a gateway that stopped asking may still be serving somewhere out of sight
 VERSION_S = 3600  # a version that a gateway reports is kept for as long as it does
 CURRENT_S = 5  # a change whose `invalidate` got lost is served after that time at the latest
+SETTLED_S = 10  # after that time every gateway that lives has been heard of again by a Redis that was emptied
 
 _PREFIX = "berth:gateway"
 _INDEX = f"{_PREFIX}:index"
 _CURRENT = f"{_PREFIX}:current"
 _GENERATION = f"{_PREFIX}:generation"
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayReport:
-    """One gateway's last word. applied: version, "" if it serves nothing. rejected: its reason, "" if none."""
-
-    gateway_id: str
-    applied: str
-    rejected: str
-    live: bool
+_COUNTING = f"{_PREFIX}:counting"
+_COUNTING_S = 10**9  # for ever; the time that is left tells since when
+_GIVEN_KEPT = 100  # a gateway takes the newest of what waits: it never works through so many
+_ADDRESSES_KEPT = 32  # versions whose addresses this process remembers
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,7 @@ class Cluster:
 
     def __init__(self, client: Any) -> None:
         self._redis = client
+        self._addresses: OrderedDict[str, frozenset[str]] = OrderedDict()
 
     # --- the snapshot that is served ----------------------------------------------------------------------
 
@@ -66,7 +66,7 @@ class Cluster:
         """Serve `built`, read from the database after `generation` was, until something changes."""
         current = Current(built.version, gzip.compress(built.body(), 1))
         pipe = self._redis.pipeline()
-        _remember(pipe, built.version, built.endpoints)
+        _remember(pipe, built)
         pipe.delete(_CURRENT)
         fields = {"generation": generation, "version": current.version, "body": current.body.hex()}
         pipe.hset(_CURRENT, mapping=fields)
@@ -94,22 +94,56 @@ class Cluster:
         generation, stored = pipe.execute()
         return _text(generation), [_text(value) for value in stored]
 
-    def remember(self, version: str, endpoint_digests: Mapping[str, str]) -> None:
-        """Note which target each endpoint has in `version` (`store` does). A version's content never changes."""
+    def remember(self, built: Snapshot) -> None:
+        """Note which target each endpoint has in it, and where it leads (`store` does). A version's content never
+        changes."""
         pipe = self._redis.pipeline()
-        _remember(pipe, version, endpoint_digests)
+        _remember(pipe, built)
         pipe.execute()
 
     # --- gateways -----------------------------------------------------------------------------------------
 
-    def report(self, gateway_id: str, applied: str, rejected: str = "") -> None:
-        """One poll of a gateway: X-Berth-Gateway, X-Berth-Applied and X-Berth-Rejected."""
+    def report(
+        self,
+        gateway_id: str,
+        applied: str,
+        rejected: str = "",
+        *,
+        given: str = "",
+        sample: Sample | None = None,
+        gone: bool = False,
+    ) -> None:
+        """One poll of a gateway, in the words of gateway.control.Report. given: its If-None-Match."""
+        given_key, samples_key = _given_key(gateway_id), _samples_key(gateway_id)
+        last = _text(self._redis.lindex(given_key, -1))
         pipe = self._redis.pipeline()
+        pipe.set(_COUNTING, "1", ex=_COUNTING_S, nx=True)
         pipe.sadd(_INDEX, gateway_id)
-        pipe.set(_report_key(gateway_id), json.dumps([applied, rejected]), ex=KNOWN_S)
-        pipe.set(_live_key(gateway_id), "1", ex=LIVE_S)
-        if applied:
-            pipe.expire(_version_key(applied), VERSION_S)
+        pipe.set(_report_key(gateway_id), json.dumps([applied, rejected, gone]), ex=KNOWN_S)
+        if gone:
+            pipe.delete(_live_key(gateway_id))
+        else:
+            pipe.set(_live_key(gateway_id), "1", ex=LIVE_S)
+        if last is None and given:
+            pipe.rpush(given_key, given)  # Redis was emptied; the gateway was not
+        elif applied and applied == last:
+            pipe.ltrim(given_key, -1, -1)
+        pipe.expire(given_key, KNOWN_S)
+        if sample is not None:
+            pipe.lpush(samples_key, json.dumps([sample.applied, sample.connections]))
+            pipe.ltrim(samples_key, 0, 1)
+        pipe.expire(samples_key, KNOWN_S)
+        for version in {applied, last or given} - {""}:
+            pipe.expire(_version_key(version), VERSION_S)
+            pipe.expire(_addresses_key(version), VERSION_S)
+        pipe.execute()
+
+    def give(self, gateway_id: str, version: str) -> None:
+        """The gateway is about to be answered with this version, and may serve it before it says so."""
+        pipe = self._redis.pipeline()
+        pipe.rpush(_given_key(gateway_id), version)
+        pipe.ltrim(_given_key(gateway_id), -_GIVEN_KEPT, -1)
+        pipe.expire(_given_key(gateway_id), KNOWN_S)
         pipe.execute()
 
     def gateways(self) -> list[GatewayReport]:
@@ -117,15 +151,17 @@ class Cluster:
         ids = sorted(_text(i) or "" for i in self._redis.smembers(_INDEX))
         if not ids:
             return []
-        words = self._redis.mget([*map(_report_key, ids), *map(_live_key, ids)])
-        gone = [i for i, word in zip(ids, words, strict=False) if not word]
-        if gone:
-            self._redis.srem(_INDEX, *gone)
-        return [
-            _report(gateway_id, word, alive)
-            for gateway_id, word, alive in zip(ids, words[: len(ids)], words[len(ids) :], strict=True)
-            if word
-        ]
+        pipe = self._redis.pipeline()
+        for i in ids:
+            pipe.mget(_report_key(i), _live_key(i))
+            pipe.lrange(_given_key(i), 0, -1)
+            pipe.lrange(_samples_key(i), 0, 1)
+        answers = pipe.execute()
+        rows = list(zip(ids, answers[::3], answers[1::3], answers[2::3], strict=True))
+        forgotten = [i for i, (word, _), _, _ in rows if not word]
+        if forgotten:
+            self._redis.srem(_INDEX, *forgotten)
+        return [_report(i, word, alive, given, samples) for i, (word, alive), given, samples in rows if word]
 
     def live_gateways(self) -> list[GatewayReport]:
         """Every gateway heard of within LIVE_S, by id."""
@@ -145,16 +181,45 @@ class Cluster:
         """
         return self._applied_by(self.live_gateways(), wanted)
 
-    def has_left_everywhere(self, endpoint_id: str, digest: str) -> bool:
-        """Whether no gateway can still be sending requests by the target with this digest.
+    def leaving(self, addresses: Mapping[str, str]) -> dict[str, Leaving]:
+        """Of each replica (name → "host:port"): whether requests still go there, and how many run.
 
-        Asks also the gateways that are silent at the moment: one that lost the control plane goes on serving.
-        A gateway whose applied version is forgotten counts as still sending. No gateway at all: True.
+        Asks also the gateways that are silent at the moment: one that lost the control plane goes on serving. A
+        platform without any gateway needs not wait for one; a Redis that was just emptied knows of none yet.
         """
-        versions = {g.applied for g in self.gateways()} - {""}
-        return all(
-            known and carried != digest for known, carried in self._carried(versions, ["", endpoint_id])
-        )
+        if not self._is_settled():
+            return dict.fromkeys(addresses, leaving.UNKNOWN)
+        gateways = self.gateways()
+        routed = self._routed(gateways)
+        return {name: leaving.leaving(gateways, routed, address) for name, address in addresses.items()}
+
+    def free(self, addresses: Set[str]) -> set[str]:
+        """Those that another replica may have: no gateway leads there, nor would one that is started again."""
+        if not self._is_settled():
+            return set()
+        gateways = self.gateways()
+        routed = self._routed(gateways)
+        return {address for address in addresses if leaving.is_free(gateways, routed, address)}
+
+    def _is_settled(self) -> bool:
+        pipe = self._redis.pipeline()
+        pipe.set(_COUNTING, "1", ex=_COUNTING_S, nx=True)
+        pipe.ttl(_COUNTING)
+        return _COUNTING_S - int(pipe.execute()[1]) >= SETTLED_S
+
+    def _routed(self, gateways: Iterable[GatewayReport]) -> dict[str, frozenset[str]]:
+        """The addresses of every version that the gateways named, those that Redis has forgotten left out."""
+        wanted = {v for g in gateways for v in (*g.versions(), *(s.applied for s in g.samples))}
+        missing = [version for version in wanted if version and version not in self._addresses]
+        if missing:
+            found = self._redis.mget([_addresses_key(version) for version in missing])
+            for version, packed in zip(missing, found, strict=True):
+                if packed:
+                    self._addresses[version] = _unpacked(_text(packed) or "")
+        known = {v: found for v in wanted if (found := self._addresses.get(v)) is not None}
+        while len(self._addresses) > _ADDRESSES_KEPT:
+            self._addresses.popitem(last=False)
+        return known
 
     def _applied_by(self, gateways: Iterable[GatewayReport], wanted: Mapping[str, str]) -> set[str]:
         versions = {g.applied for g in gateways}
@@ -172,19 +237,49 @@ class Cluster:
         return [[_text(digest) for digest in row] for row in pipe.execute()]
 
 
-def _remember(pipe: Any, version: str, endpoint_digests: Mapping[str, str]) -> None:
+def _remember(pipe: Any, built: Snapshot) -> None:
     # The empty field tells a version without endpoints from one that was forgotten.
-    pipe.hset(_version_key(version), mapping={"": "known", **endpoint_digests})
-    pipe.expire(_version_key(version), VERSION_S)
+    pipe.hset(_version_key(built.version), mapping={"": "known", **built.endpoints})
+    pipe.expire(_version_key(built.version), VERSION_S)
+    pipe.set(_addresses_key(built.version), _packed(built.addresses), ex=VERSION_S)
 
 
-def _report(gateway_id: str, word: Any, alive: Any) -> GatewayReport:
-    applied, rejected = json.loads(_text(word) or "")
-    return GatewayReport(gateway_id, applied, rejected, live=bool(alive))
+def _packed(addresses: Iterable[str]) -> str:
+    """Never empty: nothing stands for a version that was forgotten."""
+    return zlib.compress("\n".join(sorted(addresses)).encode(), 1).hex()
+
+
+def _unpacked(packed: str) -> frozenset[str]:
+    return frozenset(zlib.decompress(bytes.fromhex(packed)).decode().split())
+
+
+def _report(gateway_id: str, word: Any, alive: Any, given: list[Any], samples: list[Any]) -> GatewayReport:
+    applied, rejected, gone = json.loads(_text(word) or "")
+    return GatewayReport(
+        gateway_id,
+        applied,
+        rejected,
+        live=bool(alive),
+        given=tuple(_text(version) or "" for version in given),
+        gone=gone,
+        samples=tuple(Sample(*json.loads(_text(one) or "")) for one in samples),
+    )
 
 
 def _version_key(version: str) -> str:
     return f"{_PREFIX}:version:{version}"
+
+
+def _addresses_key(version: str) -> str:
+    return f"{_PREFIX}:addresses:{version}"
+
+
+def _given_key(gateway_id: str) -> str:
+    return f"{_PREFIX}:given:{gateway_id}"
+
+
+def _samples_key(gateway_id: str) -> str:
+    return f"{_PREFIX}:samples:{gateway_id}"
 
 
 def _report_key(gateway_id: str) -> str:

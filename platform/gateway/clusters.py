@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway import names
-from gateway.targets import EndpointTarget, GatewayTargets, ReplicaTarget
+from gateway.targets import EndpointTarget, GatewayTargets, ReplicaTarget, address_text
 
 Json = dict[str, Any]
 
@@ -31,6 +31,17 @@ def control_plane(targets: GatewayTargets) -> Json:
             "typed_config": {"@type": names.TYPE + "extensions.transport_sockets.tls.v3.UpstreamTlsContext"},
         }
     return cluster
+
+
+def addresses(file: Json) -> frozenset[str]:
+    """Where the clusters of that file lead to, "host:port" each."""
+    return frozenset(
+        address_text(found["address"], found["port_value"])
+        for cluster in file["resources"]
+        for group in cluster["load_assignment"]["endpoints"]
+        for item in group["lb_endpoints"]
+        if (found := item["endpoint"]["address"]["socket_address"])
+    )
 
 
 def _http_cluster(name: str, lb_endpoints: list[Json], discovery: str) -> Json:

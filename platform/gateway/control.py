@@ -1,10 +1,11 @@
-"""The agent's side of the conversation with the control plane: one poll, one answer."""
+"""The conversation between agent and control plane, one poll, one answer: the agent's side, and its headers."""
 
 from __future__ import annotations
 
 import gzip
 import http.client
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 Json = dict[str, Any]
 
 PATH = "/internal/gateway/snapshot"
+_STREAMS_LIMIT = 32 * 1024  # bytes of one header; what does not fit is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +24,48 @@ class Report:
     etag      version of the snapshot it was given last, "" if none
     applied   version that Envoy's own statistics show, "" if none
     rejected  why a newer one is not applied, one line, "" if there is nothing to say
+    counted   whether this poll carries a count in `streams`
+    streams   "host:port" → connections of its Envoy to it, for all addresses outside `applied`'s clusters; None: it
+              cannot count them
+    gone      Envoy was stopped, this is the last poll
     """
 
     etag: str = ""
     applied: str = ""
     rejected: str = ""
+    counted: bool = False
+    streams: Mapping[str, int] | None = None
+    gone: bool = False
+
+    def headers(self) -> dict[str, str]:
+        """As the agent sends it."""
+        found = {"X-Berth-Applied": self.applied}
+        if self.etag:
+            found["If-None-Match"] = f'"{self.etag}"'
+        if self.rejected:
+            found["X-Berth-Rejected"] = _header_safe(self.rejected)
+        if self.counted:
+            text = json.dumps(self.streams, separators=(",", ":"))
+            found["X-Berth-Streams"] = text if len(text) < _STREAMS_LIMIT else "null"
+        if self.gone:
+            found["X-Berth-Gone"] = "1"
+        return found
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Report:
+        """As the control plane reads it. Raises ValueError."""
+        counts = headers.get("X-Berth-Streams")
+        streams = json.loads(counts) if counts else None
+        if streams is not None:
+            streams = {str(address): int(count) for address, count in dict(streams).items()}
+        return cls(
+            etag=headers.get("If-None-Match", "").strip('"')[:64],
+            applied=headers.get("X-Berth-Applied", "")[:64],
+            rejected=headers.get("X-Berth-Rejected", "")[:500],
+            counted=counts is not None,
+            streams=streams,
+            gone="X-Berth-Gone" in headers,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +139,12 @@ class Control:
         return answer.status, body
 
     def _headers(self, report: Report) -> dict[str, str]:
-        headers = {
+        return {
             "Authorization": f"Bearer {self._token_file.read_text().strip()}",
             "X-Berth-Gateway": self._gateway_id,
-            "X-Berth-Applied": report.applied,
             "Accept-Encoding": "gzip",
+            **report.headers(),
         }
-        if report.etag:
-            headers["If-None-Match"] = f'"{report.etag}"'
-        if report.rejected:
-            headers["X-Berth-Rejected"] = _header_safe(report.rejected)
-        return headers
 
 
 def _header_safe(text: str) -> str:

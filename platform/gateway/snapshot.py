@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gateway import clusters, filters, names, routes
-from gateway.targets import EndpointTarget, GatewayTargets
+from gateway.targets import EndpointTarget, GatewayTargets, address_text
 
 Json = dict[str, Any]
 
@@ -26,11 +26,13 @@ class Snapshot:
     version    hash of `resources`: equal content, equal version
     resources  file name → DiscoveryResponse
     endpoints  endpoint id → digest of its target; two snapshots that treat an endpoint alike agree on it
+    addresses  where its clusters lead to, "host:port" each, the control plane left out
     """
 
     version: str
     resources: dict[str, Json]
     endpoints: dict[str, str]
+    addresses: frozenset[str]
 
     def body(self) -> bytes:
         """What the control plane answers to an agent's poll."""
@@ -51,7 +53,8 @@ def build(targets: GatewayTargets) -> Snapshot:
         names.CORS: _file([filters.cors(targets.console_origin)]),
     }
     digests = {e.endpoint_id: endpoint_digest(e) for e in endpoints}
-    return Snapshot(version_of(resources), resources, digests)
+    addresses = frozenset(address_text(r.host, r.port) for e in served for r in e.replicas)
+    return Snapshot(version_of(resources), resources, digests, addresses)
 
 
 def version_of(resources: Mapping[str, Json]) -> str:

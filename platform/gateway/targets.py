@@ -22,6 +22,11 @@ class ReplicaTarget:
     port: int
 
 
+def address_text(host: str, port: int) -> str:
+    """How an address is written between gateways and control plane."""
+    return f"{host}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointTarget:
     """One endpoint's route.

@@ -122,6 +122,11 @@ def is_missing(error: docker.errors.APIError, what: str) -> bool:
     return error.status_code == 404 and f"no such {what}" in explanation(error).lower()
 
 
+def is_address_taken(error: docker.errors.APIError) -> bool:
+    """moby libnetwork ipam, of a `start`: another container got the address that this one was to have."""
+    return explanation(error).lower() == "address already in use"
+
+
 def is_missing_network(error: docker.errors.APIError) -> bool:
     """moby libnetwork: "network X not found"; of a `start`, too."""
     text = explanation(error).lower()

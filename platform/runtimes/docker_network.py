@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 import docker
@@ -23,6 +23,7 @@ from runtimes.docker_errors import explanation, from_api, is_missing_network
 from runtimes.errors import AddressPoolExhausted, InvalidSpec, RuntimeFailure
 
 BRIDGE_PREFIX = "berth-"  # what the host's firewall rule matches; a bridge's name has at most 15 characters
+NAME_PREFIX = "berth-"
 DEFAULT_KEY = "default"
 SUBNET_BITS = 26  # 61 replicas a project; 1,024 projects in a /16
 
@@ -35,17 +36,22 @@ class Networks:
         self._pool = ipaddress.IPv4Network(pool)
         self._internal = internal
 
-    def ensure(self, api: docker.APIClient, key: str | None) -> str:
-        """The id of the project's network, created if need be. Raises AddressPoolExhausted, InvalidSpec."""
+    def ensure(self, api: docker.APIClient, key: str | None, avoid: Set[str] = frozenset()) -> dict[str, Any]:
+        """The project's network as the engine describes it, created if need be.
+
+        A new one has none of the addresses `avoid` in its subnet. Raises AddressPoolExhausted, InvalidSpec.
+        """
         name = network_name(key)
         refused: set[str] = set()
+        held = [ipaddress.IPv4Network(host) for host in avoid if _is_ipv4(host)]
         for _ in range(50):
             existing = self._find(api, name)
             if existing is not None:
                 return existing
-            subnet = self._free_subnet(api, name, refused)
+            subnet = self._free_subnet(api, name, refused, held)
             try:
-                return str(self._create(api, name, subnet)["Id"])
+                made = self._create(api, name, subnet)
+                return {"Id": made["Id"], "Name": name, "IPAM": {"Config": [{"Subnet": subnet}]}}
             except docker.errors.APIError as error:
                 if _is_overlap(error):
                     refused.add(
@@ -55,25 +61,52 @@ class Networks:
                     raise from_api(error) from error
         raise RuntimeFailure(f"network {name} could not be created in 50 attempts")
 
+    def keys(self, api: docker.APIClient) -> list[str]:
+        """Whose networks there are."""
+        mine = api.networks(filters={"label": f"{LABEL_OWNER}={self._owner}"})
+        return [network["Name"].removeprefix(NAME_PREFIX) for network in mine]
+
     def remove(self, api: docker.APIClient, key: str) -> None:
         """Does nothing while a container is on it, started or not."""
-        network_id = self._find(api, network_name(key))
-        if network_id is None or api.containers(all=True, filters={"network": network_id}):
+        network = self._find(api, network_name(key))
+        if network is None or api.containers(all=True, filters={"network": network["Id"]}):
             return
         try:
-            api.remove_network(network_id)
+            api.remove_network(network["Id"])
         except docker.errors.APIError as error:
             in_use = "active endpoints" in explanation(error)  # a container arrived in between
             if not in_use and not is_missing_network(error):
                 raise from_api(error) from error
 
-    def _find(self, api: docker.APIClient, name: str) -> str | None:
+    def free_address(self, api: docker.APIClient, network: dict[str, Any], name: str, avoid: Set[str]) -> str:
+        """An address of the network for a container of that name, tried from one that follows from the name.
+
+        Containers that were made and not started have theirs already, and the engine does not know it yet. Whoever
+        else may have taken it in between, the engine says so at the start. Raises AddressPoolExhausted.
+        """
+        subnet = ipaddress.IPv4Network(network["IPAM"]["Config"][0]["Subnet"])
+        taken = {*avoid, *self._given(api, network["Name"])}
+        first = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+        count = subnet.num_addresses - 3  # all but the network's own, the bridge's and the broadcast address
+        for step in range(count):
+            address = str(subnet[2 + (first + step) % count])
+            if address not in taken:
+                return address
+        raise AddressPoolExhausted(f"all {count} addresses of {subnet} are in use or held back")
+
+    def _given(self, api: docker.APIClient, name: str) -> Iterator[str]:
+        for container in api.containers(all=True, filters={"label": f"{LABEL_OWNER}={self._owner}"}):
+            settings = ((container.get("NetworkSettings") or {}).get("Networks") or {}).get(name) or {}
+            yield settings.get("IPAddress") or ""
+            yield (settings.get("IPAMConfig") or {}).get("IPv4Address") or ""
+
+    def _find(self, api: docker.APIClient, name: str) -> dict[str, Any] | None:
         for network in api.networks(names=[name]):  # the engine's filter matches parts of names
             if network["Name"] != name:
                 continue
             if (network.get("Labels") or {}).get(LABEL_OWNER) != self._owner:
                 raise InvalidSpec(f"network {name} exists and belongs to someone else: remove or rename it")
-            return str(network["Id"])
+            return dict(network)
         return None
 
     def _create(self, api: docker.APIClient, name: str, subnet: str) -> dict[str, Any]:
@@ -93,7 +126,13 @@ class Networks:
             )
         )
 
-    def _free_subnet(self, api: docker.APIClient, name: str, refused: set[str]) -> str:
+    def _free_subnet(
+        self,
+        api: docker.APIClient,
+        name: str,
+        refused: set[str],
+        held: list[ipaddress.IPv4Network],
+    ) -> str:
         used = [
             ipaddress.ip_network(pool["Subnet"], strict=False)
             for network in api.networks()
@@ -102,10 +141,10 @@ class Networks:
         ]
         for subnet in self._candidates(name):
             if str(subnet) not in refused and not any(
-                subnet.overlaps(other) for other in used if other.version == 4
+                subnet.overlaps(other) for other in (*used, *held) if other.version == 4
             ):
                 return str(subnet)
-        raise AddressPoolExhausted(f"all /{SUBNET_BITS} networks of {self._pool} are in use")
+        raise AddressPoolExhausted(f"all /{SUBNET_BITS} networks of {self._pool} are in use or held back")
 
     def _candidates(self, name: str) -> Iterator[ipaddress.IPv4Network]:
         """All subnets of the pool, from one that follows from the name: workers rarely try the same one."""
@@ -118,11 +157,19 @@ class Networks:
 
 
 def network_name(key: str | None) -> str:
-    return f"berth-{key or DEFAULT_KEY}"
+    return NAME_PREFIX + (key or DEFAULT_KEY)
 
 
 def bridge_name(name: str) -> str:
     return BRIDGE_PREFIX + hashlib.sha256(name.encode()).hexdigest()[: 15 - len(BRIDGE_PREFIX)]
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_overlap(error: docker.errors.APIError) -> bool:

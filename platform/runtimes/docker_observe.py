@@ -50,6 +50,13 @@ def _address(facts: dict[str, Any]) -> Address | None:
     return None
 
 
+def chosen_address(facts: dict[str, Any]) -> str:
+    """The address that the container was made with, "" if the engine was to choose."""
+    for network in (facts["NetworkSettings"].get("Networks") or {}).values():
+        return str((network.get("IPAMConfig") or {}).get("IPv4Address") or "")
+    return ""
+
+
 def _time(text: str | None) -> datetime | None:
     """The engine writes nanoseconds, and year 1 for "never"."""
     if not text or text.startswith("0001-"):

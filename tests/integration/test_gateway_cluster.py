@@ -16,6 +16,7 @@ import redis
 from gateway import cluster as module
 from gateway import snapshot
 from gateway.cluster import Cluster
+from gateway.leaving import Leaving, Sample
 from tests.support import require
 from tests.support_gateway import until
 from tests.unit.test_gateway_snapshot import ready, targets
@@ -60,6 +61,7 @@ def client(socket_path: str, request: pytest.FixtureRequest) -> Iterator[redis.R
 
 
 A1, A2, B = ready("me-a", 1), ready("me-a", 2), ready("me-b", 1)
+SMALL, LARGE = snapshot.build(targets(A1)), snapshot.build(targets(ready("me-a", 1, 2)))
 OLD, NEW = snapshot.build(targets(A1, B)), snapshot.build(targets(A2, B))
 
 
@@ -69,8 +71,8 @@ def digest(built: snapshot.Snapshot, name: str = "me-a") -> str:
 
 def test_a_route_is_applied_when_every_live_gateway_says_so(client: redis.Redis) -> None:
     cluster = Cluster(client)
-    cluster.remember(OLD.version, OLD.endpoints)
-    cluster.remember(NEW.version, NEW.endpoints)
+    cluster.remember(OLD)
+    cluster.remember(NEW)
     assert cluster.route_state("me-a", digest(NEW)) == (0, False)  # nobody could reach it
     cluster.report("gw-1", OLD.version)
     assert cluster.route_state("me-a", digest(NEW)) == (1, False)
@@ -89,7 +91,7 @@ def test_a_silent_gateway_stops_counting_as_live(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = Cluster(client)
-    cluster.remember(NEW.version, NEW.endpoints)
+    cluster.remember(NEW)
     cluster.report("gw-1", NEW.version)
     monkeypatch.setattr(module, "LIVE_S", 1)
     cluster.report("gw-2", OLD.version, "why not")
@@ -101,19 +103,106 @@ def test_a_silent_gateway_stops_counting_as_live(
     ]
 
 
-def test_an_address_is_free_only_when_no_gateway_can_still_use_it(client: redis.Redis) -> None:
+def long_running(client: redis.Redis) -> None:
+    """A Redis that was not emptied a moment ago."""
+    client.set("berth:gateway:counting", "1", ex=10**9 - 60)
+
+
+STAYS, GONE = "10.0.0.1:1", "10.0.0.1:2"
+
+
+def left(cluster: Cluster, address: str = GONE) -> Leaving:
+    return cluster.leaving({"r": address})["r"]
+
+
+def test_a_replica_has_left_when_no_gateway_can_still_route_to_it(client: redis.Redis) -> None:
     cluster = Cluster(client)
-    assert cluster.has_left_everywhere("me-a", digest(OLD))
-    cluster.remember(OLD.version, OLD.endpoints)
-    cluster.remember(NEW.version, NEW.endpoints)
-    cluster.report("gw-1", NEW.version)
-    cluster.report("gw-2", OLD.version)
+    long_running(client)
+    assert left(cluster) == Leaving(True, 0)  # a platform without a gateway waits for none
+    for built in (SMALL, LARGE):
+        cluster.remember(built)
+    cluster.report("gw-1", SMALL.version)
+    cluster.report("gw-2", LARGE.version)
     client.delete("berth:gateway:live:gw-2")  # silent, but it may be serving
-    assert not cluster.has_left_everywhere("me-a", digest(OLD))
-    cluster.report("gw-2", NEW.version)
-    assert cluster.has_left_everywhere("me-a", digest(OLD))
+    assert not left(cluster).left
+    cluster.report("gw-2", SMALL.version)
+    assert left(cluster).left
+    assert not left(cluster, STAYS).left
     cluster.report("gw-2", "a version that was forgotten")
-    assert not cluster.has_left_everywhere("me-a", digest(OLD))
+    assert not left(cluster).left
+    cluster.report("gw-2", "")  # its Envoy has just died; the files are still there
+    assert not left(cluster).left
+
+
+def test_a_gateway_may_serve_what_it_was_given_and_never_told(client: redis.Redis) -> None:
+    cluster = Cluster(client)
+    long_running(client)
+    for built in (SMALL, LARGE):
+        cluster.remember(built)
+    cluster.report("gw-1", SMALL.version)
+    cluster.give("gw-1", LARGE.version)
+    assert not left(cluster).left
+    cluster.give("gw-1", SMALL.version)
+    assert not left(cluster).left  # it may still be at the one before
+    cluster.report("gw-1", SMALL.version, given=SMALL.version)
+    assert left(cluster).left
+
+
+def test_streams_need_two_counts_of_a_version_without_the_replica(client: redis.Redis) -> None:
+    cluster = Cluster(client)
+    long_running(client)
+    for built in (SMALL, LARGE):
+        cluster.remember(built)
+
+    def count(version: str, connections: dict[str, int] | None, gateway: str = "gw-1") -> int | None:
+        cluster.report(gateway, version, sample=Sample(version, connections))
+        return left(cluster).streams
+
+    assert count(LARGE.version, {}) is None
+    assert count(SMALL.version, {}) is None
+    assert count(SMALL.version, {GONE: 2}) == 2
+    assert count(SMALL.version, {}) == 2
+    assert count(SMALL.version, {"10.0.0.9:1": 1}) == 0
+    cluster.report("gw-1", SMALL.version)  # a poll without a count takes nothing back
+    assert left(cluster).streams == 0
+    assert count(SMALL.version, None, "gw-2") is None  # it cannot count
+    assert count(SMALL.version, {GONE: 1}, "gw-2") is None
+    assert count(SMALL.version, {GONE: 1}, "gw-2") == 1
+    client.delete("berth:gateway:live:gw-2")
+    assert left(cluster).streams is None  # silent: its stream may have ended, or not
+    cluster.report("gw-2", SMALL.version, gone=True)
+    assert left(cluster) == Leaving(True, 0)
+
+
+def test_a_stopped_gateway_holds_no_request_and_keeps_its_addresses(client: redis.Redis) -> None:
+    cluster = Cluster(client)
+    long_running(client)
+    for built in (SMALL, LARGE):
+        cluster.remember(built)
+    cluster.report("gw-1", LARGE.version)
+    cluster.report("gw-1", LARGE.version, gone=True)
+    assert cluster.live_gateways() == []
+    assert left(cluster) == Leaving(True, 0)
+    assert cluster.free({GONE}) == set()  # it would start from the files on its disk
+    cluster.report("gw-1", SMALL.version)
+    assert cluster.free({GONE, STAYS}) == {GONE}
+
+
+def test_a_redis_that_was_just_emptied_knows_of_nobody_yet(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SETTLED_S", 1)
+    cluster = Cluster(client)
+    assert left(cluster) == Leaving(False, None)
+    assert cluster.free({GONE}) == set()
+    until(lambda: left(cluster) == Leaving(True, 0), timeout_s=4)
+    cluster.remember(SMALL)
+    cluster.report("gw-1", SMALL.version)
+    assert left(cluster).left
+    client.flushall()
+    assert not left(cluster).left
+    cluster.report("gw-1", SMALL.version)  # this process still knows what that version leads to
+    until(lambda: left(cluster).left, timeout_s=4)
 
 
 def test_a_flush_heals_by_the_next_poll(client: redis.Redis) -> None:
@@ -165,4 +254,4 @@ def test_without_redis_nothing_is_claimed() -> None:
     with pytest.raises(redis.RedisError):
         cluster.route_state("me-a", "1")
     with pytest.raises(redis.RedisError):
-        cluster.has_left_everywhere("me-a", "1")
+        left(cluster)
