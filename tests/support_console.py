@@ -27,12 +27,13 @@ PASSWORD = "correct horse battery staple"
 # Runs what it is told, line by line, in one namespace, and answers with the last expression's value as JSON.
 HAND = """
 import ast, json, sys, traceback
-import django
+import django, django.db
 django.setup()
 from tests.support_console_seed import *
 names = dict(globals())
 print(json.dumps("ready"), flush=True)
 for line in sys.stdin:
+    django.db.close_old_connections()  # as before every request: a database may have been restarted
     try:
         tree = ast.parse(json.loads(line))
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests.support_postgres import new_database
 from tests.support_processes import Running, free_ports, python, started
@@ -25,6 +26,11 @@ class Place:
     def console(self) -> str:
         """The console's address."""
         return f"http://localhost:{self.port}"
+
+    @property
+    def database_name(self) -> str:
+        """Its name on the PostgreSQL server, "" on SQLite."""
+        return urlsplit(self.database).path[1:]
 
     @property
     def env(self) -> dict[str, str]:

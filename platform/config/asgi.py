@@ -15,6 +15,9 @@ from django.conf import settings  # noqa: E402
 
 from config.routing import websocket_urlpatterns  # noqa: E402
 
+# Under ASGI every request has a thread of its own: a connection that outlives it is used by nobody, and stays open.
+settings.DATABASES["default"]["CONN_MAX_AGE"] = 0
+
 application = ProtocolTypeRouter(
     {
         "http": http,
