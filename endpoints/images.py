@@ -21,10 +21,11 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from endpoints import events
+from endpoints import events, placement
 from endpoints.live import endpoint_changed
 from endpoints.models import DeployPhase, PhaseName, Replica, ReplicaState
 from endpoints.queue import reconcile_soon
+from endpoints.reconciler.evidence import cause_of
 from endpoints.specs import image_for, registry_auth
 from runtimes.contract import PullProgress, Runtime
 from runtimes.errors import RuntimeFailure
@@ -150,7 +151,7 @@ def _pulled(replica: Replica, mine: Claim, image: str) -> None:
 def _failed(replica: Replica, mine: Claim, image: str, failure: RuntimeFailure) -> None:
     now = timezone.now()
     found = {"error": failure.evidence, "image": image}
-    columns: dict[str, Any] = {"reason_code": failure.code, "evidence": found, "pull_beat_at": now}
+    columns: dict[str, Any] = {"reason_code": cause_of(failure), "evidence": found, "pull_beat_at": now}
     if not failure.transient:
         columns |= {"state": ReplicaState.FAILED, "ended_at": now}
     with transaction.atomic():
@@ -158,8 +159,13 @@ def _failed(replica: Replica, mine: Claim, image: str, failure: RuntimeFailure) 
         waited = mine.row().update(**columns)
         if waited and not failure.transient:
             DeployPhase.objects.filter(replica=replica, finished_at=None).update(finished_at=now)
+            placement.release(replica.pk)
             events.record(
-                replica.endpoint, "replica.failed", replica=replica.name, reason=failure.code, image=image
+                replica.endpoint,
+                "replica.failed",
+                replica=replica.name,
+                reason=columns["reason_code"],
+                image=image,
             )
 
 

@@ -84,8 +84,11 @@ class Stall:
     usual: float | None
 
 
-def record(replica: Replica) -> None:
+def record(replica_id: str) -> None:
     """Keep how long its phases took. Call it in the transaction in which the replica got routed: four queries."""
+    replica = Replica.objects.select_related("revision__model__framework", "revision__instance_type").get(
+        pk=replica_id
+    )
     key = _key(replica)
     if key is None:
         return
@@ -204,6 +207,7 @@ def stall(phases: Sequence[PhaseFacts], usual: Mapping[str, float], now: datetim
 
 
 def _silent_since(pull: PhaseFacts) -> datetime | None:
-    """Since when no byte has come; None once all of them are there: then the engine unpacks."""
+    """Since when no byte has come. None once all of them are there, when the engine unpacks, and for an image that is
+    built here, which has none."""
     complete = pull.bytes_total and pull.bytes_done >= pull.bytes_total and not pull.layers_waiting
-    return None if complete else pull.bytes_moved_at or pull.started_at
+    return None if complete else pull.bytes_moved_at
