@@ -29,7 +29,7 @@ def action(params: Params) -> str:
         )
     if kind == "too_big":
         return _("Choose a smaller instance type. It starts by itself if a big enough machine is added.")
-    if kind in ("gpus", "machine"):
+    if kind in ("gpus", "machine", "some"):
         return _(
             "It starts by itself when there is room. To have room sooner, pause or shrink an endpoint, or choose a"
             " smaller instance type."
@@ -83,7 +83,7 @@ def _too_big_brief(params: Params) -> str:
 
 
 def _gpus(params: Params) -> str:
-    words = {"needs": needs(_only_gpus(params)), **params}
+    words = {**params, "needs": needs(_only_gpus(params))}
     if params.get("scattered"):
         text = _(
             "It needs %(needs)s on one machine in %(region)s; %(free)s of %(of)s are free, but not together"
@@ -119,6 +119,13 @@ def _turn(params: Params) -> str:
     ) % {"n": before, "region": params.get("region", "")}
 
 
+def _some(params: Params) -> str:
+    words = {**params, "needs": needs(params)}
+    return (
+        _("There is room for %(fit)s of %(count)s replicas in %(region)s now; each needs %(needs)s.") % words
+    )
+
+
 def _ended_replica(params: Params) -> str:
     return _("It is not waiting any more.")
 
@@ -129,6 +136,7 @@ _MESSAGES = {
     "gpus": _gpus,
     "machine": _machine,
     "turn": _turn,
+    "some": _some,
     "ended": _ended_replica,
 }
 

@@ -20,8 +20,13 @@ class NoRoom:
     """Why a replica can't be placed now: what `endpoints.errors` fills "no_capacity" with.
 
     Plain JSON, no names of other projects, and equal from look to look while nothing has changed. `kind`:
-    "no_node" no machine takes replicas there · "too_big" no machine could ever hold it · "gpus", "machine" there is
-    no room now · "turn" others came first · "ended" the replica itself is not waiting any more.
+
+    no_node         no machine takes replicas there
+    too_big         no machine could ever hold it
+    gpus, machine   there is no room now: for want of GPUs; of CPUs or memory
+    some            of several that were asked for there is room for a few
+    turn            others came first
+    ended           the replica itself is not waiting any more
     """
 
     params: Mapping[str, Any]

@@ -161,8 +161,10 @@ class Rooms:
     def room_for(self, size: InstanceType, *, count: int = 1) -> NoRoom | None:
         """See the function of that name."""
         need, nodes = reading.need_of(size), self._nodes
-        for _number in range(count):
+        for fit in range(count):
             choice = choose(need, "", nodes)
+            if choice is None and fit:
+                return reasons.some(need, self._region, count, fit)
             if choice is None:
                 return reasons.no_room(need, self._region, nodes, self._project)
             nodes = take(nodes, choice, need, "")

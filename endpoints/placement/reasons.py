@@ -34,6 +34,11 @@ def turn(region: str, before: int) -> NoRoom:
     return NoRoom({"kind": "turn", "region": region, "before": before})
 
 
+def some(need: Need, region: str, count: int, fit: int) -> NoRoom:
+    """Several were asked for, and there is room for fewer."""
+    return NoRoom({"kind": "some", "region": region, "count": count, "fit": fit, **_needs(need)})
+
+
 def ended(region: str) -> NoRoom:
     """The replica itself is not waiting any more."""
     return NoRoom({"kind": "ended", "region": region})
