@@ -26,6 +26,7 @@ from jwt.algorithms import RSAAlgorithm
 
 from gateway import snapshot
 from gateway.admin import Admin
+from gateway.control import Report
 from gateway.targets import EndpointTarget, GatewayTargets, ReplicaTarget, Serving, TokenPolicy
 from tests.support import require
 
@@ -225,10 +226,20 @@ class Replica:
 @dataclass(frozen=True)
 class Poll:
     gateway: str
-    applied: str
-    rejected: str
-    etag: str
+    report: Report
     at: float = field(default_factory=time.monotonic)
+
+    @property
+    def applied(self) -> str:
+        return self.report.applied
+
+    @property
+    def rejected(self) -> str:
+        return self.report.rejected
+
+    @property
+    def etag(self) -> str:
+        return self.report.etag
 
 
 class ControlPlane:
@@ -308,12 +319,9 @@ class ControlPlane:
         if request.headers.get("authorization") != f"Bearer {self.token}":
             return self._send(request, 401, b"{}")
         version, document = self._served
-        etag = (request.headers.get("if-none-match") or "").strip('"')
-        h = request.headers
-        self.polls.append(
-            Poll(h["x-berth-gateway"], h["x-berth-applied"] or "", h.get("x-berth-rejected") or "", etag)
-        )
-        if etag == version:
+        report = Report.of(dict(request.headers))
+        self.polls.append(Poll(request.headers["x-berth-gateway"], report))
+        if report.etag == version:
             return self._send(request, 304, b"")
         return self._send(request, 200, document)
 
