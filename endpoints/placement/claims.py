@@ -104,10 +104,11 @@ def _claim(replica: Replica, choice: Choice) -> Placed:
 def release(replica_id: str | UUID) -> bool:
     """Give back what the replica holds, inside the transaction that ends it; after its commit whoever waits for room
     in the region is looked at, oldest first. Nothing held is fine. Answers whether something was."""
-    held = bool(Replica.objects.filter(pk=replica_id, claimed=True).update(claimed=False))
-    held |= bool(Gpu.objects.filter(replica=replica_id).update(replica=None))
+    key = UUID(str(replica_id))
+    held = bool(Replica.objects.filter(pk=key, claimed=True).update(claimed=False))
+    held |= bool(Gpu.objects.filter(replica=key).update(replica=None))
     if held:
-        region = Replica.objects.values_list("endpoint__region", flat=True).get(pk=replica_id)
+        region = Replica.objects.values_list("endpoint__region", flat=True).get(pk=key)
         transaction.on_commit(lambda: wake(region))
     return held
 

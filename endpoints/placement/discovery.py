@@ -97,7 +97,11 @@ def _forget(now: datetime) -> None:
     """Found once and long gone, and nobody's: forgotten. A claimed one stays until its claim is given back."""
     old = Gpu.objects.filter(found=True, replica=None, seen_at__lt=now - FORGOTTEN).select_related("node")
     # Counted from when its node was last seen: a platform that was switched off for a week has lost nothing.
-    gone = [gpu.uuid for gpu in old if gpu.node.seen_at and gpu.node.seen_at - gpu.seen_at > FORGOTTEN]
+    gone = [
+        gpu.uuid
+        for gpu in old
+        if gpu.seen_at and gpu.node.seen_at and gpu.node.seen_at - gpu.seen_at > FORGOTTEN
+    ]
     if gone:
         Gpu.objects.filter(uuid__in=gone, replica=None).delete()
 
