@@ -78,7 +78,7 @@ def _carry_out(action: Action, endpoint: Endpoint, observed: Observed, runtime: 
         case Create():
             _create(action, endpoint, runtime)
         case Place(replica):
-            return _place(replica)
+            return _place(replica, runtime)
         case Pull(replica):
             _pull(replica, endpoint)
             return False
@@ -140,9 +140,11 @@ def _forget_old(endpoint: Endpoint) -> None:
     endpoint.replicas.filter(pk__in=list(old)).delete()
 
 
-def _place(replica: ReplicaView) -> bool:
+def _place(replica: ReplicaView, runtime: Runtime) -> bool:
     row = Replica.objects.select_related("endpoint__region", "revision__instance_type").get(pk=replica.id)
     outcome = placement.place(row, now=timezone.now())
+    if isinstance(outcome, placement.NoRoom) and outcome.kind == "no_node" and placement.first_look(runtime):
+        outcome = placement.place(row, now=timezone.now())  # the first endpoint came before the first sweep
     if isinstance(outcome, placement.NoRoom):
         waits = {"reason_code": "no_capacity", "evidence": dict(outcome.params)}
         if (replica.reason_code, dict(replica.evidence)) == (waits["reason_code"], waits["evidence"]):

@@ -7,13 +7,12 @@ from string import Formatter
 
 import pytest
 
-from endpoints import capacity, events
+from endpoints import events
 from endpoints.errors import WORDS, describe
-from endpoints.models import Event, InstanceType
+from endpoints.models import Event
 from endpoints.reconciler.plan import WAITS
 from iam.actors import Actor
 from runtimes import errors as runtime_errors
-from runtimes.contract import RuntimeInfo
 from tests.support_endpoints import load_data, new_endpoint
 
 
@@ -58,15 +57,3 @@ def test_every_kind_that_is_written_has_a_sentence(editor_actor: Actor) -> None:
     endpoint = new_endpoint(editor_actor)
     for kind in events.SENTENCES:
         assert events.sentence(Event(kind=kind, target=endpoint.id, params={})) != kind
-
-
-def test_what_a_machine_lacks_is_said_with_both_numbers() -> None:
-    big = InstanceType(name="big", vcpu=16, memory_gib=64)
-    assert capacity.shortfall(big, cpus=2, memory_bytes=2**40) == capacity.Shortfall("16 CPUs", "2")
-    assert capacity.shortfall(big, cpus=32, memory_bytes=2**34) == capacity.Shortfall(
-        "64 GiB RAM", "16.0 GiB"
-    )
-    assert capacity.shortfall(big, cpus=16, memory_bytes=2**36) is None
-    assert capacity.known_shortfall(big) is None
-    capacity.publish(RuntimeInfo("fake", "1", cpus=2, memory_bytes=2**34))
-    assert capacity.known_shortfall(big) is not None
