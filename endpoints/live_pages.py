@@ -5,20 +5,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Mapping
 
-from django.db.models import Count, Max, Sum
+from django.db.models import Count, Max, Q, Sum
 from django.template.loader import render_to_string
 
 from endpoints import live
 from endpoints.models import DeployPhase, Endpoint, Event, Replica
-from endpoints.presenting import overview
+from endpoints.presenting import overview, revision_list
 from endpoints.selectors import ListQuery, endpoint_of, endpoint_page, events_of, list_version
 from iam.actors import Actor
 from iam.roles import Permission
 from registry.models import RegisteredModel
 
 MODELS_SHOWN = 200
+STALE_S = 5  # so old an estimate may be
 
 
 class Page:
@@ -101,6 +103,7 @@ class EndpointPage(Page):
         self.actor = actor
         self.endpoint_id = endpoint_id
         self.tab = query.get("tab", "overview")
+        self.before = query.get("before", "")
         self.can_edit = actor.may(Permission.EDIT)
         self.groups = [live.endpoint_group(endpoint_id)]
 
@@ -121,10 +124,17 @@ class EndpointPage(Page):
             )
         )
         phases = DeployPhase.objects.filter(replica__endpoint=self.endpoint_id).aggregate(
-            n=Count("id"), begun=Max("started_at"), over=Max("finished_at"), done=Sum("bytes_done")
+            n=Count("id"),
+            begun=Max("started_at"),
+            over=Max("finished_at"),
+            done=Sum("bytes_done"),
+            pace=Sum("bytes_per_s"),
+            open=Count("id", filter=Q(finished_at=None)),
         )
+        # While something is under way, time itself changes what is said: late, standing still.
+        moment = int(time.time() // STALE_S) if phases["open"] or not replicas else 0
         event = Event.objects.filter(target=self.endpoint_id).aggregate(last=Max("id"))
-        return (row, replicas, tuple(phases.values()), event["last"], self.can_edit)
+        return (row, replicas, tuple(phases.values()), moment, event["last"], self.can_edit)
 
     def fragments(self) -> dict[str, str]:
         """The head on every tab; the rest by tab."""
@@ -135,7 +145,10 @@ class EndpointPage(Page):
         names = ["head"]
         if self.tab == "overview":
             context |= overview(endpoint, self.can_edit)
-            names += ["cause", "facts", "timeline", "replicas"]
+            names += ["update", "cause", "facts", "timeline", "replicas"]
+        elif self.tab == "revisions":
+            context |= revision_list(endpoint, self.can_edit, self.before)
+            names += ["update", "revisions"]
         elif self.tab == "events":
             context["events"] = events_of(endpoint)
             names.append("events")

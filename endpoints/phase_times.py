@@ -20,7 +20,7 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from endpoints.models import PhaseName, PhaseTimes, Replica
+from endpoints.models import PhaseName, PhaseTimes, Replica, Revision
 from endpoints.specs import image_for
 from registry.frameworks import DefinitionError
 
@@ -89,7 +89,7 @@ def record(replica_id: str) -> None:
     replica = Replica.objects.select_related("revision__model__framework", "revision__instance_type").get(
         pk=replica_id
     )
-    key = _key(replica)
+    key = _key(replica.revision)
     if key is None:
         return
     took = {
@@ -120,9 +120,9 @@ def record(replica_id: str) -> None:
     )
 
 
-def usual_of(replica: Replica) -> Mapping[str, float]:
-    """What is usual for a replica of its revision. One query, if its revision comes with model and framework."""
-    key = _key(replica)
+def usual_of(revision: Revision) -> Mapping[str, float]:
+    """What is usual for a replica of this revision. One query, if it comes with model, framework and size."""
+    key = _key(revision)
     return usual(*key) if key else {}
 
 
@@ -132,8 +132,7 @@ def usual(image: str, model: UUID, instance_type: str) -> Mapping[str, float]:
     return {name: median(seconds) for name, seconds in rows.values_list("name", "seconds") if seconds}
 
 
-def _key(replica: Replica) -> tuple[str, UUID, str] | None:
-    revision = replica.revision
+def _key(revision: Revision) -> tuple[str, UUID, str] | None:
     try:
         return image_for(revision)[:300], revision.model_id, revision.instance_type_id
     except DefinitionError:

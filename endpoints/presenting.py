@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
+from django.utils import timezone
 
 from endpoints.deployment import cause, timeline, told_replica
 from endpoints.models import Endpoint
+from endpoints.phase_times import usual_of
 from endpoints.selectors import phases_of, replicas_of
 from endpoints.snippets import Target, snippets
 
@@ -24,15 +26,33 @@ def served_name(endpoint: Endpoint) -> str:
 
 
 def overview(endpoint: Endpoint, can_edit: bool) -> dict[str, Any]:
-    """Status, cause, timeline, replicas, facts: three queries."""
+    """Status, cause, timeline, replicas, facts: three queries, one more while something is under way."""
     replicas = replicas_of(endpoint)
     told = told_replica(replicas)
+    phases = phases_of(told) if told else []
+    under_way = told is None or any(phase.finished_at is None for phase in phases)
+    revision = told.revision if told and told.revision_id != endpoint.revision_id else endpoint.revision
+    usual = usual_of(revision) if under_way and revision else {}
     return {
         "endpoint": endpoint,
         "can_edit": can_edit,
         "replicas": replicas,
         "cause": cause(endpoint, replicas),
-        "timeline": timeline(endpoint, told, phases_of(told) if told else []),
+        "update": taken_back(endpoint),
+        "timeline": timeline(endpoint, told, phases, usual, timezone.now()),
+    }
+
+
+def revision_list(endpoint: Endpoint, can_edit: bool, before: str = "") -> dict[str, Any]:
+    """Its revisions, newest first: five queries, whatever there is. before: only older ones than this number."""
+    rows, more = page_of(endpoint, int(before) if before.isdigit() and len(before) < 10 else None)
+    return {
+        "endpoint": endpoint,
+        "can_edit": can_edit,
+        "entries": entries(endpoint, rows),
+        "older_than": rows[-1].number if rows and more else None,
+        "before": before,
+        "update": taken_back(endpoint),
     }
 
 

@@ -204,7 +204,7 @@
     window.setTimeout(function () { if (menu && menu.hasAttribute("style") && !menu.classList.contains("show")) menu.removeAttribute("style"); }, 0);
   });
 
-  /* ---- times: <time data-relative datetime=…> and <span data-elapsed-since=…> ---- */
+  /* ---- times: <time data-relative datetime=…>, <span data-elapsed-since=…>, <span data-eta-at=… data-eta-late-at=…> ---- */
   var lang = document.documentElement.lang || "en";
   var relative = new Intl.RelativeTimeFormat(lang, { numeric: "auto" });
   var UNITS = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 3600], ["minute", 60]];
@@ -225,6 +225,31 @@
     return Math.floor(s / 3600) + " h " + Math.floor((s % 3600) / 60) + " min";
   }
 
+  /* Rounded up as endpoints/estimates.py does it. */
+  function about(seconds) {
+    var step = seconds <= 10 ? 1 : seconds <= 60 ? 5 : seconds <= 180 ? 10 : seconds <= 3600 ? 60 : 300;
+    return Math.ceil(seconds / step) * step;
+  }
+
+  function span(s) {
+    var part = function (count, unit) { return count ? " " + count + " " + unit : ""; };
+    if (s < 60) return s + " s";
+    if (s < 3600) return Math.floor(s / 60) + " min" + part(s % 60, "s");
+    return Math.floor(s / 3600) + " h" + part(Math.floor((s % 3600) / 60), "min");
+  }
+
+  /* A pull's pace wavers: what was said to be left grows only when it has grown by a fifth. */
+  function remaining(element) {
+    var now = Date.now();
+    var late = now >= new Date(element.getAttribute("data-eta-late-at")).getTime();
+    element.classList.toggle("is-late", late);
+    if (late) return say("eta-late");
+    var left = Math.max(0, new Date(element.getAttribute("data-eta-at")).getTime() - now) / 1000;
+    var said = element.berthSaid;
+    if (said === undefined || left < said || left > said * 1.2 + 1) said = element.berthSaid = about(left);
+    return left < 3 ? say("eta-soon") : say("eta").replace("%s", span(said));
+  }
+
   function setText(element, text) {
     if (element.textContent !== text) element.textContent = text;
   }
@@ -242,6 +267,7 @@
     elapsed(root);
   }
   function elapsed(root) {
+    root.querySelectorAll("[data-eta-at]").forEach(function (element) { setText(element, remaining(element)); });
     root.querySelectorAll("[data-elapsed-since]").forEach(function (element) {
       setText(element, duration(Date.now() - new Date(element.getAttribute("data-elapsed-since")).getTime()));
     });

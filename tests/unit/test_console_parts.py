@@ -100,7 +100,7 @@ def test_a_running_timeline_has_one_step_under_way_and_the_rest_to_come() -> Non
         _phase(PhaseName.SCHEDULING, 1, 1.5),
         _phase(PhaseName.PULLING, 1.5, None, bytes_done=3, bytes_total=8),
     ]
-    told = timeline(Endpoint(requested_at=NOW), _replica(1, ReplicaState.WAITING), phases)
+    told = timeline(Endpoint(requested_at=NOW), _replica(1, ReplicaState.WAITING), phases, {}, NOW)
     states = {step.name: step.state for step in told.steps}
     assert list(states) == list(PhaseName)
     assert [name for name, state in states.items() if state == "now"] == [PhaseName.PULLING]
@@ -113,7 +113,7 @@ def test_a_running_timeline_has_one_step_under_way_and_the_rest_to_come() -> Non
 def test_a_finished_timeline_leaves_out_the_pull_that_never_was_and_sums_up() -> None:
     names = [name for name in PhaseName if name != PhaseName.PULLING]
     phases = [_phase(name, at, at + 1) for at, name in enumerate(names)]
-    told = timeline(Endpoint(requested_at=NOW), _replica(1, ReplicaState.READY), phases)
+    told = timeline(Endpoint(requested_at=NOW), _replica(1, ReplicaState.READY), phases, {}, NOW)
     assert [step.name for step in told.steps] == names
     assert {step.state for step in told.steps} == {"done"}
     assert told.total_seconds == len(names) - 1
@@ -122,12 +122,13 @@ def test_a_finished_timeline_leaves_out_the_pull_that_never_was_and_sums_up() ->
 def test_a_failed_timeline_ends_where_it_failed() -> None:
     ended = NOW + timedelta(seconds=5)
     phases = [_phase(PhaseName.QUEUED, 0, 1), _phase(PhaseName.LOADING, 1, 5)]
-    told = timeline(Endpoint(requested_at=NOW), _replica(1, ReplicaState.FAILED, ended_at=ended), phases)
+    failed = _replica(1, ReplicaState.FAILED, ended_at=ended)
+    told = timeline(Endpoint(requested_at=NOW), failed, phases, {}, NOW)
     assert [(step.name, step.state) for step in told.steps] == [("queued", "done"), ("loading", "failed")]
 
 
 def test_before_there_is_a_replica_it_is_queued_since_the_request() -> None:
-    told = timeline(Endpoint(requested_at=NOW), None, [])
+    told = timeline(Endpoint(requested_at=NOW), None, [], {}, NOW)
     assert told.steps[0].state == "now"
     assert told.steps[0].started_at == NOW
 
