@@ -36,7 +36,10 @@ SENTENCES: dict[str, Promise] = {
 }
 
 # What of a failure's evidence an event repeats: what its sentence needs, never logs.
-TOLD = ("exit_code", "memory", "port", "path", "seconds", "image")
+TOLD = (
+    *("exit_code", "memory", "port", "path", "seconds", "image", "listens", "answer", "file", "architecture"),
+    *("detail", "asked", "fits"),
+)
 
 
 def record(endpoint: Endpoint, kind: str, actor: Actor | None = None, **params: Any) -> Event:

@@ -8,7 +8,7 @@ from typing import Any
 from endpoints.models import Endpoint, Replica, Revision
 from registry import spec
 from registry.facts import facts_of
-from registry.frameworks import definition_of
+from registry.frameworks import definition_of, effective_settings
 from registry.models import ModelStatus, Source
 from runtimes.contract import (
     LABEL_ENDPOINT,
@@ -42,6 +42,14 @@ def health_check(revision: Revision) -> HealthCheck:
         path=spec.health_path_of(definition, facts, settings),
         timeout_s=definition.start_timeout_s,
     )
+
+
+def max_context(revision: Revision) -> int | None:
+    """Tokens that one request may use, where the framework has that setting and it is known."""
+    definition, facts = definition_of(revision.model.framework), facts_of(revision.model)
+    settings = effective_settings(definition, revision.model.settings, revision.settings, facts=facts.known)
+    value = settings.get("max_context") or facts.known.get("context_length")
+    return value if definition.setting("max_context") and isinstance(value, int) else None
 
 
 def image_for(revision: Revision) -> str:

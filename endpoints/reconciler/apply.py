@@ -16,7 +16,7 @@ from endpoints.models import Endpoint, PhaseName, Replica, ReplicaState, Revisio
 from endpoints.models.replica import LIVE_STATES
 from endpoints.queue import pull_soon
 from endpoints.reconciler import phases
-from endpoints.reconciler.evidence import collect
+from endpoints.reconciler.evidence import cause_of, collect
 from endpoints.reconciler.lease import Lease
 from endpoints.reconciler.state import (
     Action,
@@ -25,6 +25,7 @@ from endpoints.reconciler.state import (
     Fail,
     Finish,
     Healthy,
+    Hint,
     Observed,
     Place,
     Plan,
@@ -84,6 +85,8 @@ def _carry_out(action: Action, endpoint: Endpoint, observed: Observed, runtime: 
             return False
         case Start(replica):
             return _start(replica, endpoint, runtime)
+        case Hint(replica, code, params):
+            _update(replica, reason_code=code, evidence=dict(params))
         case Healthy(replica):
             _update(replica, healthy_since=timezone.now())
             phases.enter(replica.id, PhaseName.HEALTH_CHECK, timezone.now())
@@ -175,7 +178,9 @@ def _start(replica: ReplicaView, endpoint: Endpoint, runtime: Runtime) -> bool:
     except RuntimeFailure as failure:
         if failure.transient:
             _update(
-                replica, reason_code=failure.code, evidence={"error": failure.evidence, "image": spec.image}
+                replica,
+                reason_code=cause_of(failure),
+                evidence={"error": failure.evidence, "image": spec.image},
             )
             log.warning("%s: %s (%s); trying again", replica.name, failure.code, failure.evidence)
             return False
@@ -209,7 +214,14 @@ def _ready(replica: ReplicaView, endpoint: Endpoint, observed: Observed) -> None
     assert address is not None  # it answered a probe there a moment ago
     now = timezone.now()
     with transaction.atomic():
-        _update(replica, state=ReplicaState.READY, ready_at=now, **_address(address.host, address.port))
+        _update(
+            replica,
+            state=ReplicaState.READY,
+            ready_at=now,
+            reason_code="",
+            evidence={},
+            **_address(address.host, address.port),
+        )
         phases.enter(replica.id, PhaseName.ROUTING, now)
         events.record(endpoint, "replica.ready", replica=replica.name)
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from endpoints import gateway_feed
 from endpoints.models import Endpoint, Replica, ReplicaState, Status
-from endpoints.reconciler import probe
+from endpoints.reconciler import hints, probe
 from endpoints.reconciler.state import Desired, Observed, ReplicaView
 from endpoints.specs import blocked_reason, health_check, image_for
 from runtimes.contract import LABEL_ENDPOINT, Observation, Runtime
@@ -89,9 +89,11 @@ def observe(endpoint: Endpoint, replicas: Iterable[Replica], runtime: Runtime) -
         return Observed(
             unreachable=failure.code, evidence=failure.evidence, gateways=gateways, route_applied=applied
         )
+    healthy = _healthy(rows, found)
     return Observed(
         containers=found,
-        healthy=_healthy(rows, found),
+        healthy=healthy,
+        hints=hints.look(rows, found, healthy, runtime, timezone.now()),
         image_present=present,
         gateways=gateways,
         route_applied=applied,
@@ -129,9 +131,5 @@ def _healthy(replicas: Iterable[Replica], found: dict[str, Observation]) -> froz
         if not asked or container is None or container.address is None:
             continue
         path = health_check(replica.revision).path
-        urls[replica.name] = f"http://{_host(container.address.host)}:{container.address.port}{path}"
+        urls[replica.name] = probe.url(container.address, path)
     return probe.healthy(urls) if urls else frozenset()
-
-
-def _host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -6,8 +6,9 @@ rollout.py's business, when a failed one is tried again retries.py's, what is sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from endpoints.reconciler.findings import conditions_of
 from endpoints.reconciler.retries import failures_in_a_row, next_try
@@ -27,6 +28,7 @@ from endpoints.reconciler.state import (
     Fail,
     Finish,
     Healthy,
+    Hint,
     Observed,
     Place,
     Plan,
@@ -139,6 +141,15 @@ def _starting(
         yield Ready(replica) if replica.healthy_since else Healthy(replica)
     elif replica.started_at and now - replica.started_at > timedelta(seconds=desired.start_timeout_s):
         yield Fail(replica, "health_timeout", {"seconds": int(desired.start_timeout_s)})
+    elif replica.name in observed.hints:
+        yield from _hint(replica, observed.hints[replica.name])
+
+
+def _hint(replica: ReplicaView, hint: Mapping[str, Any]) -> Iterator[Hint]:
+    code = str(hint.get("code", ""))
+    params = {name: value for name, value in hint.items() if name != "code"}
+    if (replica.reason_code, dict(replica.evidence)) != (code, params):
+        yield Hint(replica, code, params)
 
 
 def _serving(replica: ReplicaView, observed: Observed, now: datetime) -> Iterator[Action]:

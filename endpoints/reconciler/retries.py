@@ -35,8 +35,11 @@ PERMANENT = frozenset(
         "context_beyond_model",
         "out_of_memory",
         "gpu_out_of_memory",
-        "gpu_driver_too_old",
         "gpu_unsupported",
+        "read_only_files",
+        "bad_arguments",
+        "port_in_use",
+        "gpu_driver_too_old",
     }
 )
 

@@ -85,6 +85,7 @@ class Observed:
     gateways       how many gateways are alive
     route_applied  every live gateway (at least one) serves this endpoint's present route
     drained        names of draining replicas that no gateway routes to or holds a request to any more
+    hints          names of starting replicas whose ports were looked at → {"code", …} or {}: reconciler/hints.py
     """
 
     containers: Mapping[str, Observation] = field(default_factory=dict)
@@ -93,6 +94,7 @@ class Observed:
     gateways: int = 0
     route_applied: bool = False
     drained: frozenset[str] = frozenset()
+    hints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unreachable: str = ""
     evidence: str = ""
 
@@ -124,6 +126,15 @@ class Start:
     """Call the driver's start for it."""
 
     replica: ReplicaView
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Say on its row what will probably be the cause if it does not get healthy; code "" takes that back."""
+
+    replica: ReplicaView
+    code: str
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +206,7 @@ Action = (
     | Place
     | Pull
     | Start
+    | Hint
     | Healthy
     | Ready
     | Drain

@@ -10,7 +10,7 @@ import pytest
 from endpoints import events
 from endpoints.errors import WORDS, describe
 from endpoints.models import Event
-from endpoints.reconciler.plan import WAITS
+from endpoints.reconciler.findings import WAITS
 from iam.actors import Actor
 from runtimes import errors as runtime_errors
 from tests.support_endpoints import load_data, new_endpoint
