@@ -1,12 +1,15 @@
-"""Who reconciles an endpoint now: one row's conditional UPDATE, with an expiry for the worker that dies."""
+"""Who reconciles an endpoint now: one row's conditional UPDATE, with an expiry for the worker that dies.
+
+A token names its holder: "<host>:<pid>:<start of the process>.<random>". A worker on the same host that finds a dead
+holder need not wait for the expiry.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import secrets
-import socket
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -37,10 +40,6 @@ class Lease:
         """Write findings and keep the lease. False: it had been lost, and nothing was written."""
         return bool(self._mine().update(**columns))
 
-    def write_if(self, unchanged: Mapping[str, Any], **columns: Any) -> bool:
-        """`write`, but only while these columns still have these values. False: nothing was written."""
-        return bool(self._mine().filter(**unchanged).update(**columns))
-
     def finish(self) -> bool:
         """Give the lease back. False: it had been lost."""
         return bool(self._mine().update(lease_token="", lease_until=None))
@@ -52,50 +51,76 @@ class Lease:
 def acquire(endpoint_id: str) -> Lease | None:
     """The lease, or None while someone else holds it or when there is no such endpoint."""
     now = timezone.now()
-    token = f"{_me()}.{secrets.token_hex(5)}"
-    free = Q(lease_until=None) | Q(lease_until__lt=now)
-    taken = Endpoint.objects.filter(free, pk=endpoint_id).update(lease_token=token, lease_until=now + LEASE)
-    return Lease(endpoint_id, token) if taken else None
+    lease = Lease(endpoint_id, _new_token())
+    row = Endpoint.objects.filter(pk=endpoint_id)
+    terms = {"lease_token": lease.token, "lease_until": now + LEASE}
+    if row.filter(Q(lease_until=None) | Q(lease_until__lt=now)).update(**terms):
+        return lease
+    holder = row.values_list("lease_token", flat=True).first()
+    if holder and is_dead(holder) and row.filter(lease_token=holder).update(**terms):
+        return lease
+    return None
 
 
-def release_dead() -> int:
-    """Take back the leases of processes of this machine that are certainly gone; how many. The others run out."""
-    tokens = Endpoint.objects.exclude(lease_token="").values_list("lease_token", flat=True)
-    dead = [token for token in tokens if _is_dead(token)]
-    if not dead:
-        return 0
-    return Endpoint.objects.filter(lease_token__in=dead).update(lease_token="", lease_until=None)
+def release_dead() -> list[str]:
+    """End the leases of this host's dead workers; answers whose endpoints that freed. One query if there are none."""
+    host = _host()
+    if not host:
+        return []
+    held = Endpoint.objects.filter(lease_token__startswith=f"{host}:").values_list("pk", "lease_token")
+    dead = [(endpoint_id, token) for endpoint_id, token in held if is_dead(token)]
+    return [endpoint_id for endpoint_id, token in dead if Lease(endpoint_id, token).finish()]
 
 
-def _me() -> str:
-    """This process: machine, pid and the moment of its start, because pids come again."""
-    return f"{_machine()}-{os.getpid()}-{_started(os.getpid()) or 0}"
+def is_dead(token: str) -> bool:
+    """Whether the process that made this token is certainly gone. False where that can't be known from here."""
+    holder, _, _ = token.partition(".")
+    host, _, process = holder.partition(":")
+    pid, _, began = process.partition(":")
+    if not host or host != _host() or not pid.isdigit():
+        return False
+    start = _start_of(int(pid))
+    return start is not None and start != began
+
+
+def _new_token() -> str:
+    """At most 40 characters, as the column has."""
+    host = _host()
+    if not host:
+        return secrets.token_hex(16)
+    pid = os.getpid()
+    return f"{host}:{pid}:{_start_of(pid)}.{secrets.token_hex(5)}"
 
 
 @lru_cache(maxsize=1)
-def _machine() -> str:
-    # The boot's id tells hosts, and containers that share a host name, apart.
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    namespace = Path("/proc/self/ns/pid").readlink() if boot.exists() else ""
-    known = boot.read_text() if boot.exists() else socket.gethostname()
-    return hashlib.sha256(f"{known}{namespace}".encode()).hexdigest()[:8]
-
-
-def _started(pid: int) -> int | None:
-    """Clock ticks from the boot to the process's start (proc(5), stat, field 22); None if there is none, or only
-    what its parent has not taken note of yet."""
+def _host() -> str:
+    """This machine since its start, and the part of it whose process ids we see; "" where /proc doesn't say."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = stat.rpartition(")")[2].split()  # from the third on: state, parent, …
-    return None if fields[0] in "ZX" else int(fields[19])
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        seen = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+    return hashlib.sha256(f"{platform.node()} {boot} {seen}".encode()).hexdigest()[:8]
 
 
-def _is_dead(token: str) -> bool:
-    holder, _, _ = token.partition(".")
-    machine, _, process = holder.partition("-")
-    pid, _, started = process.partition("-")
-    if machine != _machine() or not pid.isdigit() or started == "0" or not Path("/proc/self/stat").exists():
+def _start_of(pid: int) -> str | None:
+    """When a process began, in the kernel's ticks since the machine's start; "" if there is none or it has ended, None
+    if that is hidden from us."""
+    try:
+        # The second field, the program's name, may contain anything; what follows its last ")" is regular.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "" if _is_free(pid) else None
+    state, began = fields[0], fields[19]
+    return "" if state in "ZX" else began
+
+
+def _is_free(pid: int) -> bool:
+    """Whether no process has this number. /proc may hide those of other users."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
         return False
-    return str(_started(int(pid))) != started
+    return False
