@@ -18,8 +18,7 @@ from rest_framework.response import Response
 
 from config.api import ProjectViewSet
 from config.pagination import CursorPagination
-from endpoints import history, services
-from endpoints.live import kept_lines
+from endpoints import history, replica_logs, services
 from endpoints.models import Endpoint, Event, InstanceType, Region
 from endpoints.serializers import (
     EndpointSerializer,
@@ -162,7 +161,7 @@ class EndpointViewSet(ProjectViewSet[Endpoint]):
         replica = replicas.filter(pk=wanted).first() if wanted else replicas.first()
         if replica is None:
             raise NotFound(_("No replica has been started yet."))
-        lines = kept_lines(replica)[-query.validated_data["tail"] :]
+        lines = replica_logs.last_lines(replica, query.validated_data["tail"])
         return Response({"replica": str(replica.pk), "name": replica.name, "lines": lines})
 
     def _page(

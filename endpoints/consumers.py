@@ -27,9 +27,11 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.http import HttpRequest
 from django.utils import translation
 
-from endpoints import live
+from endpoints import live, log_tail, replica_logs
 from endpoints.live_access import SignedOut, actor_of_session
 from endpoints.live_pages import EndpointPage, ListPage, ModelsPage, Page
+from endpoints.models import Replica
+from endpoints.models.replica import LIVE_STATES
 from endpoints.selectors import replica_of
 from iam.actors import Actor
 from iam.roles import Permission
@@ -239,7 +241,11 @@ class ModelListConsumer(PageConsumer):
 
 
 class LogConsumer(LiveConsumer):
-    """The log of one replica: its tail, then every line. Frames are JSON: {"lines": [...], "all": bool}."""
+    """The log of one replica: its tail, then every line. Frames are JSON: {"lines": [...], "all": bool}.
+
+    The lines stand in Redis; a message only says that there are more. What is sent a second is bounded there, and
+    what one frame holds is what is kept there.
+    """
 
     async def authorise(self) -> None:
         """Also find the replica in the actor's project."""
@@ -247,31 +253,29 @@ class LogConsumer(LiveConsumer):
         found = await self.in_thread(self._find_replica)
         if found is None:
             raise Refused(GONE)
-        self.replica, self.last_words = found
-        self.waiting: list[str] = getattr(self, "waiting", [])
+        self.replica: Replica = found
 
-    def _find_replica(self) -> tuple[str, list[str]] | None:
+    def _find_replica(self) -> Replica | None:
         endpoint_id = self.scope["url_route"]["kwargs"]["endpoint_id"]
-        replica = replica_of(self.actor.project, endpoint_id, self.query.get("replica", ""))
-        if replica is None:
-            return None
-        return replica.name, str((replica.evidence or {}).get("logs") or "").splitlines()
+        return replica_of(self.actor.project, endpoint_id, self.query.get("replica", ""))
 
     def groups_wanted(self) -> list[str]:
         """This replica's lines."""
-        return [live.logs_group(self.replica)]
+        return [live.logs_group(self.replica.name)]
 
-    async def log_lines(self, message: Mapping[str, Any]) -> None:
-        """Keep what came for the next frame, and no more of it than a page can show."""
-        self.waiting += json.loads(message["lines"])
-        del self.waiting[: -live.LOG_PAGE_LINES]
+    async def log_grew(self, message: Mapping[str, Any]) -> None:
+        """There is more to read."""
         self.wake.set()
 
     async def run(self) -> None:
-        """The kept tail; what a failed replica said last where no tail is left; then lines as they come."""
-        tail = await live.log_tail(self.replica) or self.last_words
-        self.waiting.clear()
-        await self.send(json.dumps({"all": True, "lines": tail}))
+        """The tail, or of a replica that ended what was kept; then lines as they come."""
+        seen = log_tail.Seen()
+        ended = self.replica.state not in LIVE_STATES
+        if ended:
+            lines = await self.in_thread(replica_logs.last_lines, self.replica, live.LOG_PAGE_LINES)
+        else:
+            lines, seen = (news := await self._news(seen)).lines, news.seen
+        await self.send(json.dumps({"all": True, "lines": lines}))
         asked = time.monotonic()
         while True:
             started = time.monotonic()
@@ -279,12 +283,19 @@ class LogConsumer(LiveConsumer):
                 asked = started
                 await self.authorise()
             self.wake.clear()
-            if self.waiting:
-                lines, self.waiting = self.waiting, []
-                await self.send(json.dumps({"all": False, "lines": lines}))
-            elif started - asked < CHECK_S:
-                await self.send("")
+            news = log_tail.News([], seen) if ended else await self._news(seen)
+            seen = news.seen
+            frame = json.dumps({"all": news.anew, "lines": news.lines}) if news.lines or news.anew else ""
+            await self.send(frame)
             await self.rest(started, asked + CHECK_S)
+
+    async def _news(self, seen: log_tail.Seen) -> log_tail.News:
+        try:
+            with translation.override(self.language):
+                return await log_tail.read(self.replica.name, seen)
+        except (redis.RedisError, OSError) as error:
+            log.warning("the log of %s can't be read for now: %s", self.replica.name, error)
+            return log_tail.News([], seen)
 
 
 def _language(scope: Mapping[str, Any]) -> str:

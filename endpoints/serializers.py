@@ -11,7 +11,7 @@ from rest_framework import serializers
 from endpoints import events
 from endpoints.errors import describe
 from endpoints.history import Entry, RevisionState
-from endpoints.live import LOG_TAIL_LINES
+from endpoints.log_tail import LINES as LOG_TAIL_LINES
 from endpoints.models import Endpoint, Event, InstanceType, Region, Replica, Status
 from endpoints.revisions import ADDED, CHANGED, REMOVED, Change
 

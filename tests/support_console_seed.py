@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from endpoints import live, services
+from endpoints import live, log_tail, services
 from endpoints.models import DeployPhase, Endpoint, PhaseName, Replica, ReplicaState, Status
 from iam.actors import Actor, actor_for_user
 from iam.models import Membership, Project, User
@@ -20,7 +20,7 @@ from tests.support_endpoints import ready_model, spec_for
 
 __all__ = [
     "DeployPhase", "Endpoint", "Membership", "PhaseName", "Project", "RegisteredModel", "Replica", "ReplicaState",
-    "Role", "Status", "User", "fail", "get", "go_active", "live", "load_data", "member", "new", "phase", "ready_model",
+    "Role", "Status", "User", "fail", "get", "go_active", "live", "load_data", "log_tail", "member", "new", "phase", "ready_model",
     "replica", "services", "set_status", "spec_for", "time", "timedelta", "timezone",
 ]  # fmt: skip
 

@@ -10,8 +10,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from endpoints import addresses, events, placement
-from endpoints.live import forget_log
+from endpoints import addresses, events, phase_times, placement, replica_logs
 from endpoints.models import Endpoint, PhaseName, Replica, ReplicaState, Revision
 from endpoints.models.replica import LIVE_STATES
 from endpoints.queue import pull_soon
@@ -137,10 +136,12 @@ def _create(action: Create, endpoint: Endpoint, runtime: Runtime) -> None:
 
 
 def _forget_old(endpoint: Endpoint) -> None:
-    """A replica that crashes for weeks must not fill the database with its obituaries."""
+    """A replica that crashes for weeks must not fill the database with its obituaries, nor the disk with its logs."""
     dead = endpoint.replicas.exclude(state__in=LIVE_STATES).order_by("-created_at")
-    old = dead.values_list("pk", flat=True)[DEAD_KEPT:]
-    endpoint.replicas.filter(pk__in=list(old)).delete()
+    old = list(dead.values_list("pk", "name")[DEAD_KEPT:])
+    if old:
+        endpoint.replicas.filter(pk__in=[pk for pk, _ in old]).delete()
+        replica_logs.forget([name for _, name in old])
 
 
 def _place(replica: ReplicaView, runtime: Runtime) -> bool:
@@ -232,6 +233,7 @@ def _routed(replica: ReplicaView) -> None:
         _update(replica, routed_at=now)
         phases.enter(replica.id, PhaseName.ACTIVE, now)
         phases.close(replica.id, now)
+        phase_times.record(replica.id)
 
 
 def _stop(replica: ReplicaView, endpoint: Endpoint, observed: Observed, runtime: Runtime) -> None:
@@ -239,8 +241,7 @@ def _stop(replica: ReplicaView, endpoint: Endpoint, observed: Observed, runtime:
         # Before the container goes, and its address with it: whoever starts next must not get an address that some
         # gateway may still send this replica's requests to.
         addresses.hold(Replica.objects.get(pk=replica.id))
-    runtime.stop(replica.name)
-    runtime.remove(replica.name)
+    _remove(runtime, replica.name)
     now = timezone.now()
     with transaction.atomic():
         _update(replica, state=ReplicaState.STOPPED, ended_at=now)
@@ -301,7 +302,9 @@ def take_back(action: TakeBack, endpoint: Endpoint, lease: Lease) -> None:
 
 
 def _remove(runtime: Runtime, name: str) -> None:
+    """What it said last goes with the container: it is written down in between."""
     runtime.stop(name)
+    replica_logs.keep(runtime, name)
     runtime.remove(name)
 
 
@@ -310,8 +313,7 @@ def _finish(endpoint: Endpoint, runtime: Runtime) -> None:
     others = Endpoint.objects.filter(project=endpoint.project_id).exclude(pk=endpoint.pk)
     if not others.exists():
         runtime.remove_network(endpoint.project_id)
-    for name in endpoint.replicas.values_list("name", flat=True):
-        forget_log(name)
+    replica_logs.forget(list(endpoint.replicas.values_list("name", flat=True)))
     with transaction.atomic():
         events.record(endpoint, "endpoint.deleted")
         endpoint.delete()

@@ -259,13 +259,13 @@ def test_signing_out_elsewhere_ends_the_page(running: Console, browser: Browser)
 def test_a_log_is_followed_and_bounded(running: Console, page: Page) -> None:
     endpoint = running.do(f"new('logged', {EDITOR!r})")
     name = running.do(f"replica({endpoint!r})")
-    running.do(f"live.publish_log({name!r}, ['first line <b>', 'second'])")
+    running.do(f"log_tail.publish({name!r}, ['first line <b>', 'second'])")
     page.goto(f"/inference/{endpoint}/logs/")
     box = page.locator("[data-log-lines]")
     expect(box).to_contain_text("first line <b>")
-    running.do(f"live.publish_log({name!r}, ['third'])")
+    running.do(f"log_tail.publish({name!r}, ['third'])")
     expect(box).to_contain_text("third")
-    running.do(f"[live.publish_log({name!r}, [f'{{b}}-{{i}}' for i in range(500)]) for b in range(12)] and 0")
+    running.do(f"[log_tail.publish({name!r}, [f'{{b}}-{{i}}' for i in range(500)]) for b in range(12)] and 0")
     expect(box).to_contain_text("11-499")
     eventually(
         lambda: box.evaluate("b => b.textContent.split('\\n').length") <= 2001, "the page keeps 2,000 lines"

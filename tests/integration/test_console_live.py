@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,10 @@ import redis
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.test import Client
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from config.asgi import application
-from endpoints import consumers, live, services
+from endpoints import consumers, live, log_tail, replica_logs, services
 from endpoints.models import DeployPhase, Endpoint, PhaseName, Replica, ReplicaState
 from iam.actors import Actor
 from iam.models import Membership, User
@@ -311,6 +312,12 @@ async def test_deleting_the_endpoint_says_so_and_ends_it(endpoint: Endpoint, edi
     assert "This endpoint was deleted" in "".join(seen)
 
 
+def say(name: str, lines: list[str], **how: Any) -> None:
+    """As the watcher does."""
+    log_tail.publish(name, lines, **how)
+    live.logs_grew([name])
+
+
 # -- logs ------------------------------------------------------------------------------------------------------------
 
 
@@ -319,18 +326,18 @@ async def test_a_log_starts_with_its_tail_and_goes_on(
     endpoint: Endpoint, viewer_client: Client, redis_server: redis.Redis
 ) -> None:
     await in_db(replica_of)(endpoint)
-    await in_db(live.publish_log)("r1", [f"line {n}" for n in range(700)])
+    await in_db(log_tail.publish)("r1", [f"line {n}" for n in range(700)])
     ws = socket(viewer_client, f"/ws/endpoints/{endpoint.id}/logs/?replica=r1")
     await ws.connect()
     first = json.loads(await frames(ws, bool))
     assert first["all"]
     assert (first["lines"][0], first["lines"][-1]) == ("line 200", "line 699")
-    await in_db(live.publish_log)("r1", ["naïve </script> \x1b[31mred", "x" * 9000])
+    await in_db(say)("r1", ["naïve </script> \x1b[31mred", "x" * 9000])
     more = json.loads(await frames(ws, bool))
     assert not more["all"]
-    assert more["lines"][0] == "naïve </script> \x1b[31mred"
-    assert len(more["lines"][1]) == live.LOG_LINE_BYTES
-    assert redis_server.ttl(live.log_key("r1")) > 0
+    assert more["lines"][0] == "naïve </script> red"
+    assert len(more["lines"][1]) == log_tail.LINE_CHARACTERS
+    assert redis_server.ttl(log_tail.key("r1")) > 0
     await ws.disconnect()
 
 
@@ -345,14 +352,69 @@ async def test_a_flood_of_lines_is_bounded(
 
     def flood() -> None:
         for batch in range(40):
-            live.publish_log("r1", [f"{batch}-{n}" for n in range(1000)])
+            say("r1", [f"{batch}-{n}" for n in range(1000)])
 
     await in_db(flood)()
     lines: list[str] = []
     while not lines or lines[-1] != "39-999":
         lines = json.loads(await frames(ws, bool, within=5))["lines"]
         assert len(lines) <= live.LOG_PAGE_LINES
-    assert redis_server.llen(live.log_key("r1")) == live.LOG_TAIL_LINES
+    assert redis_server.llen(log_tail.key("r1")) == log_tail.LINES
+    await ws.disconnect()
+
+
+@pytest.mark.redis
+async def test_a_page_reads_on_from_its_own_place(
+    endpoint: Endpoint, viewer_client: Client, redis_server: redis.Redis
+) -> None:
+    await in_db(replica_of)(endpoint)
+    await in_db(say)("r1", ["one", "two"])
+    ws = socket(viewer_client, f"/ws/endpoints/{endpoint.id}/logs/?replica=r1")
+    await ws.connect()
+    assert json.loads(await frames(ws, bool))["lines"] == ["one", "two"]
+    # No message comes: it looks by itself.
+    await in_db(log_tail.publish)("r1", ["three"])
+    assert json.loads(await frames(ws, bool)) == {"all": False, "lines": ["three"]}
+    # More than is kept was printed since it looked last.
+    await in_db(log_tail.publish)("r1", [f"a{n}" for n in range(log_tail.LINES)])
+    with translation.override("en"):
+        await in_db(say)("r1", [f"b{n}" for n in range(log_tail.LINES)])
+    seen: list[str] = []
+    while not seen or seen[-1] != f"b{log_tail.LINES - 1}":
+        seen += json.loads(await frames(ws, bool))["lines"]
+    assert len(seen) >= log_tail.LINES
+    # Redis was emptied and the watcher has read the tail anew: the page shows that, once.
+    redis_server.flushall()
+    await in_db(say)("r1", ["b498", "b499", "c"], anew=True)
+    assert json.loads(await frames(ws, bool)) == {"all": True, "lines": ["b498", "b499", "c"]}
+    await ws.disconnect()
+
+
+@pytest.mark.redis
+async def test_who_reads_too_slowly_is_told_how_much_is_missing(redis_server: redis.Redis) -> None:
+    await in_db(log_tail.publish)("r1", ["first"])
+    news = await log_tail.read("r1", log_tail.Seen())
+    assert (news.lines, news.anew) == (["first"], True)
+    for batch in range(3):
+        await in_db(log_tail.publish)("r1", [f"{batch}-{n}" for n in range(400)])
+    news = await log_tail.read("r1", news.seen)
+    assert "700 lines were left out" in news.lines[0]
+    assert (news.lines[1], news.lines[-1], news.anew) == ("1-300", "2-399", False)
+    assert (await log_tail.read("r1", news.seen)).lines == []
+
+
+async def test_a_replica_that_ended_shows_its_kept_log(
+    endpoint: Endpoint, viewer_client: Client, tmp_path: Path, settings: Any
+) -> None:
+    settings.BERTH_HOME = tmp_path
+    await in_db(replica_of)(endpoint, name="r-last", state=ReplicaState.STOPPED)
+    path = replica_logs.path_of("r-last")
+    path.parent.mkdir()
+    path.write_text("".join(f"kept {n}\n" for n in range(5000)))
+    ws = socket(viewer_client, f"/ws/endpoints/{endpoint.id}/logs/?replica=r-last")
+    await ws.connect()
+    lines = json.loads(await frames(ws, bool, within=5))["lines"]
+    assert (len(lines), lines[0], lines[-1]) == (live.LOG_PAGE_LINES, "kept 3000", "kept 4999")
     await ws.disconnect()
 
 

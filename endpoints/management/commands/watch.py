@@ -1,4 +1,5 @@
-"""The watcher: turns the runtime's events into reconcile hints, and carries logs to whoever watches them."""
+"""The watcher: turns the runtime's events into reconcile hints, carries logs to whoever reads them, and asks what is
+ready whether it still answers."""
 
 from __future__ import annotations
 
@@ -10,20 +11,23 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from endpoints.runtime import current_runtime
-from endpoints.watching import watch_events, watch_logs
+from endpoints.watching.events import watch_events
+from endpoints.watching.health import watch_health
+from endpoints.watching.logs import watch_logs
 
 
 class Command(BaseCommand):
     """`manage.py watch`: runs until it is stopped."""
 
-    help = "Follow the runtime's events and the replicas' logs."
+    help = "Follow the runtime's events, the replicas' logs and their health."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Follow both until SIGTERM."""
+        """Follow them until SIGTERM."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         runtime = current_runtime()
         logging.getLogger(__name__).info("watching %s", runtime.kind)
         watch_logs(runtime)
+        watch_health()
         try:
             watch_events(runtime)
         except KeyboardInterrupt:
