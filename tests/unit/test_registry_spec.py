@@ -105,13 +105,20 @@ def test_vllm_on_two_gpus() -> None:
     )
 
 
-def test_vllm_embeddings_on_one_gpu_whose_id_nobody_chose() -> None:
-    spec = built("vllm", ModelFacts("e5", "embedding", "/w"), {}, InstanceSize(4, 16, "rtx2080ti", 1))
-    assert spec.gpu_ids == ("0",)
+def test_vllm_embeddings_on_one_gpu() -> None:
+    instance = InstanceSize(4, 16, "rtx2080ti", 1, ("GPU-a",))
+    spec = built("vllm", ModelFacts("e5", "embedding", "/w"), {}, instance)
+    assert spec.gpu_ids == ("GPU-a",)
     assert spec.command == (
         *("/models", "--host", "{{host}}", "--port", "{{port}}", "--served-model-name", "e5"),
         *("--runner", "pooling", "--tensor-parallel-size", "1", "--max-num-seqs", "256"),
     )
+
+
+def test_a_replica_that_was_not_given_its_gpus_is_not_made() -> None:
+    for gpu_ids in ((), ("GPU-a",)):
+        with pytest.raises(ValueError, match="needs 2 GPUs"):
+            built("vllm", ModelFacts("m", "llm", "/w"), {}, InstanceSize(4, 16, "a40", 2, gpu_ids))
 
 
 def test_text_embeddings_inference() -> None:
