@@ -20,6 +20,7 @@ from config.api import ProjectViewSet
 from config.pagination import CursorPagination
 from endpoints import history, replica_logs, services
 from endpoints.models import Endpoint, Event, InstanceType, Region
+from endpoints.replica_api import EndpointDetailSerializer, ReplicaSerializer
 from endpoints.serializers import (
     EndpointSerializer,
     EventSerializer,
@@ -27,7 +28,6 @@ from endpoints.serializers import (
     LogsQuery,
     LogsSerializer,
     RegionSerializer,
-    ReplicaSerializer,
     RestartSerializer,
     RevisionSerializer,
     RollbackSerializer,
@@ -55,13 +55,17 @@ class EndpointViewSet(ProjectViewSet[Endpoint]):
     ordering_fields = ["name", "status", "created_at", "updated_at"]
     ordering = ["-created_at"]
 
+    def get_serializer_class(self) -> type[EndpointSerializer]:
+        """A list's rows are told without their deployments: queries for each of them."""
+        return EndpointSerializer if self.action == "list" else EndpointDetailSerializer
+
     def list(self, request: Request) -> Response:
         """A page of endpoints."""
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
         return self.get_paginated_response(self.get_serializer(page, many=True).data)
 
     def retrieve(self, request: Request, pk: str) -> Response:
-        """One endpoint."""
+        """One endpoint, with the deployment that is under way."""
         return Response(self.get_serializer(self.get_object()).data)
 
     def create(self, request: Request) -> Response:
@@ -88,7 +92,7 @@ class EndpointViewSet(ProjectViewSet[Endpoint]):
         )
         return Response(self.get_serializer(changed).data)
 
-    @extend_schema(responses={202: EndpointSerializer})
+    @extend_schema(responses={202: EndpointDetailSerializer})
     def destroy(self, request: Request, pk: str) -> Response:
         """Ask for its end; it is gone when reading it answers 404."""
         return self._switch(request, services.delete_endpoint, status.HTTP_202_ACCEPTED)
@@ -127,8 +131,9 @@ class EndpointViewSet(ProjectViewSet[Endpoint]):
     @extend_schema(responses=ReplicaSerializer(many=True))
     @action(detail=True, methods=["get"], filter_backends=[])
     def replicas(self, request: Request, pk: str) -> Response:
-        """All replicas, the dead ones with their evidence."""
-        rows = self.get_object().replicas.select_related("revision").prefetch_related("phases")
+        """All replicas, the dead ones with their evidence; those on their way with what is left of it."""
+        wanted = ("revision__model__framework", "revision__instance_type")
+        rows = self.get_object().replicas.select_related(*wanted).prefetch_related("phases")
         return self._page(ReplicaSerializer, rows)
 
     @extend_schema(responses=RevisionSerializer(many=True))

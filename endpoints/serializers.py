@@ -12,7 +12,7 @@ from endpoints import events
 from endpoints.errors import describe
 from endpoints.history import Entry, RevisionState
 from endpoints.log_tail import LINES as LOG_TAIL_LINES
-from endpoints.models import Endpoint, Event, InstanceType, Region, Replica, Status
+from endpoints.models import Endpoint, Event, InstanceType, Region, Status
 from endpoints.revisions import ADDED, CHANGED, REMOVED, Change
 
 
@@ -128,55 +128,6 @@ class EventSerializer(serializers.ModelSerializer[Event]):
     def get_message(self, event: Event) -> str:
         """The event as a sentence."""
         return events.sentence(event)
-
-
-class ReplicaSerializer(serializers.ModelSerializer[Replica]):
-    """One replica, dead ones included, with its way through the phases."""
-
-    revision = serializers.IntegerField(source="revision.number")
-    reason = serializers.SerializerMethodField()
-    phases = serializers.SerializerMethodField()
-
-    class Meta:
-        model = Replica
-        fields = [
-            "id",
-            "name",
-            "slot",
-            "attempt",
-            "revision",
-            "state",
-            "runtime",
-            "reason",
-            "evidence",
-            "created_at",
-            "started_at",
-            "ready_at",
-            "ended_at",
-            "phases",
-        ]
-
-    @extend_schema_field(ReasonSerializer(allow_null=True))
-    def get_reason(self, replica: Replica) -> dict[str, str] | None:
-        """Why it waits or failed."""
-        if not replica.reason_code:
-            return None
-        reason = describe(replica.reason_code, replica.evidence)
-        return {"code": reason.code, "message": reason.message, "action": reason.action}
-
-    @extend_schema_field({"type": "array", "items": {"type": "object"}})
-    def get_phases(self, replica: Replica) -> list[dict[str, Any]]:
-        """Name, beginning, end and, for the pull, bytes."""
-        return [
-            {
-                "name": phase.name,
-                "started_at": phase.started_at,
-                "finished_at": phase.finished_at,
-                "bytes_done": phase.bytes_done,
-                "bytes_total": phase.bytes_total,
-            }
-            for phase in replica.phases.all()
-        ]
 
 
 class FailureSerializer(serializers.Serializer[Any]):
