@@ -272,7 +272,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SCHEMA_PATH_PREFIX": "/api/v1",
-    "ENUM_NAME_OVERRIDES": {"RoleEnum": "iam.roles.Role"},
+    "ENUM_NAME_OVERRIDES": {"RoleEnum": "iam.roles.Role", "PhaseEnum": "endpoints.models.PhaseName"},
 }
 
 LOGGING: dict[str, Any] = {
