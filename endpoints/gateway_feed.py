@@ -57,7 +57,8 @@ def _invalidate() -> None:
 def targets() -> GatewayTargets:
     """The gateway's whole duty, from the database: three queries at any size."""
     ready: dict[str, list[Replica]] = {}
-    for replica in Replica.objects.filter(state=ReplicaState.READY).only("id", "endpoint_id", "host", "port"):
+    columns = ("id", "endpoint_id", "host", "port", "unhealthy_since")
+    for replica in Replica.objects.filter(state=ReplicaState.READY).only(*columns):
         ready.setdefault(replica.endpoint_id, []).append(replica)
     endpoints = Endpoint.objects.only(*_COLUMNS)
     return GatewayTargets(
@@ -176,8 +177,11 @@ def free_addresses(addresses: Iterable[tuple[str, int]]) -> set[tuple[str, int]]
     return {written[text] for text in cluster().free(written.keys())}
 
 
-def _target(endpoint: Endpoint, replicas: Iterable[Replica]) -> EndpointTarget:
-    running = tuple(ReplicaTarget(str(item.id), item.host, item.port) for item in replicas)
+def _target(endpoint: Endpoint, ready: Iterable[Replica]) -> EndpointTarget:
+    replicas = list(ready)
+    # One that stopped answering its health path is spared while others can serve; with no other it may yet recover.
+    healthy = [item for item in replicas if item.unhealthy_since is None]
+    running = tuple(ReplicaTarget(str(item.id), item.host, item.port) for item in healthy or replicas)
     serves = bool(running) and not endpoint.paused_at and not endpoint.deleting_at
     if serves:
         # The words of a status do not belong to a route that works: they would change it for nothing.

@@ -57,7 +57,9 @@ class Report:
         counts = headers.get("X-Berth-Streams")
         streams = json.loads(counts) if counts else None
         if streams is not None:
-            streams = {str(address): int(count) for address, count in dict(streams).items()}
+            if not isinstance(streams, dict):
+                raise ValueError("X-Berth-Streams is no object")
+            streams = {str(address): int(count) for address, count in streams.items()}
         return cls(
             etag=headers.get("If-None-Match", "").strip('"')[:64],
             applied=headers.get("X-Berth-Applied", "")[:64],

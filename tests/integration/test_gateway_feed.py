@@ -8,11 +8,15 @@ import json
 import pytest
 import redis
 from django.conf import settings
+from django.db import transaction
 from django.test import Client
+from django.utils import timezone
 
 from config.keyfiles import read_or_create
-from endpoints import gateway_feed, services
-from endpoints.models import Endpoint, Replica
+from endpoints import addresses, gateway_feed, services
+from endpoints.models import Endpoint, HeldAddress, Replica
+from gateway.cluster import Cluster
+from gateway.leaving import UNKNOWN, Leaving
 from iam.actors import Actor
 from tests.support_endpoints import load_data, new_endpoint
 
@@ -26,22 +30,49 @@ def endpoint(redis_server: redis.Redis, editor_actor: Actor) -> Endpoint:
     return new_endpoint(editor_actor)
 
 
-def headers(applied: str = "", etag: str = "") -> dict[str, str]:
+def headers(applied: str = "", etag: str = "", streams: str = "") -> dict[str, str]:
     token = read_or_create(settings.BERTH_GATEWAY_TOKEN_FILE)
     found = {"Authorization": f"Bearer {token}", "X-Berth-Gateway": "gw-1", "X-Berth-Applied": applied}
-    return found | ({"If-None-Match": etag} if etag else {})
+    found |= {"If-None-Match": etag} if etag else {}
+    return found | ({"X-Berth-Streams": streams} if streams else {})
 
 
-def ready_replica(endpoint: Endpoint, **fields: object) -> Replica:
+def ready_replica(endpoint: Endpoint, name: str = "r1", **fields: object) -> Replica:
+    values = {"state": "ready", "host": "10.0.0.9", "port": 8080, "ready_at": timezone.now(), **fields}
+    slot = endpoint.replicas.count() + 1
     return Replica.objects.create(
-        endpoint=endpoint,
-        revision=endpoint.revision,
-        slot=1,
-        name="r1",
-        state="ready",
-        host="10.0.0.9",
-        port=8080,
+        endpoint=endpoint, revision=endpoint.revision, slot=slot, name=name, **values
     )
+
+
+class Gateway:
+    """A gateway's polls, and what it has applied."""
+
+    def __init__(self, client: Client, name: str = "gw-1") -> None:
+        self._client, self._name = client, name
+        self.version = ""
+
+    def poll(self, applied: str | None = None, **more: str) -> str:
+        """One poll; the version that it should be at."""
+        sent = headers(self.version if applied is None else applied, **more) | {"X-Berth-Gateway": self._name}
+        return self._client.get(URL, headers=sent)["ETag"].strip('"')
+
+    def follow(self) -> None:
+        """Take what there is, and apply it."""
+        self.version = self.poll()
+        self.poll()
+
+    def count(self, **connections: int) -> None:
+        """A poll with a count; `at_10_0_0_9` stands for that replica."""
+        found = {name.removeprefix("at_").replace("_", ".") + ":8080": n for name, n in connections.items()}
+        self.poll(streams=json.dumps(found))
+
+
+@pytest.fixture
+def gateway(client: Client, redis_server: redis.Redis) -> Gateway:
+    """The only one, of a platform that has been up for a while."""
+    redis_server.set("berth:gateway:counting", "1", ex=10**9 - 60)
+    return Gateway(client)
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer ", "Bearer wrong", "Basic abc"])
@@ -103,3 +134,101 @@ def test_a_paused_endpoint_says_so_in_its_route(
     text = gzip.decompress(client.get(URL, headers=headers()).content).decode()
     assert "Paused: no replica runs" in text
     assert "10.0.0.9" not in text
+
+
+# --- replicas that leave ----------------------------------------------------------------------------------
+
+
+def drain(replica: Replica) -> None:
+    replica.state = "draining"
+    replica.save()
+    gateway_feed.changed()
+
+
+def test_a_drained_replica_may_go_when_its_gateway_says_so_twice(
+    client: Client, endpoint: Endpoint, gateway: Gateway
+) -> None:
+    replica, _ = ready_replica(endpoint), ready_replica(endpoint, "r2", host="10.0.0.10")
+    gateway.follow()
+    gateway.count()
+    gateway.count()
+    assert gateway_feed.leaving([replica]) == {"r1": Leaving(False, None)}
+    drain(replica)
+    gateway.follow()
+    gateway.count(at_10_0_0_9=1)
+    gateway.count(at_10_0_0_9=1)
+    assert gateway_feed.leaving([replica]) == {"r1": Leaving(True, 1)}
+    gateway.count()
+    assert gateway_feed.leaving([replica]) == {"r1": Leaving(True, 1)}
+    gateway.count()
+    assert gateway_feed.leaving([replica]) == {"r1": Leaving(True, 0)}
+    assert gateway_feed.leaving([]) == {}
+
+
+def test_while_redis_is_away_nothing_has_left(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = Cluster(redis.Redis(unix_socket_path="/nonexistent/redis.sock"))
+    monkeypatch.setattr(gateway_feed, "cluster", lambda: away)
+    replica = ready_replica(endpoint)
+    assert gateway_feed.leaving([replica]) == {"r1": UNKNOWN}
+    addresses.hold(replica)
+    assert addresses.release_left() == 0
+
+
+def test_a_report_that_is_none_is_refused(client: Client, endpoint: Endpoint) -> None:
+    assert client.get(URL, headers=headers(streams="[1, 2]")).status_code == 400
+    assert client.get(URL, headers=headers(streams="no JSON")).status_code == 400
+
+
+def test_an_address_is_held_until_every_gateway_has_left_it(
+    client: Client, endpoint: Endpoint, gateway: Gateway
+) -> None:
+    other = Gateway(client, "gw-2")
+    replica = ready_replica(endpoint)
+    for one in (gateway, other):
+        one.follow()
+    with transaction.atomic():
+        replica.state = "failed"
+        replica.save()
+        addresses.hold(replica)
+        addresses.hold(replica)  # a worker that does it again
+    gateway_feed.changed()
+    assert addresses.held() == {("10.0.0.9", 8080)}
+    gateway.follow()
+    assert addresses.release_left() == 0  # the other one is late
+    other.follow()
+    assert addresses.release_left() == 1
+    assert addresses.held() == frozenset()
+
+
+def test_what_is_not_held(endpoint: Endpoint, django_assert_num_queries: object) -> None:
+    addresses.hold(ready_replica(endpoint, state="stopped"), left=True)
+    addresses.hold(ready_replica(endpoint, "never ready", state="failed", ready_at=None))
+    addresses.hold(ready_replica(endpoint, "no address", state="failed", host=""))
+    assert not HeldAddress.objects.exists()
+    with django_assert_num_queries(1):  # type: ignore[operator]
+        assert addresses.release_left() == 0
+
+
+def test_nobody_gets_the_address_of_a_replica_that_we_think_alive(endpoint: Endpoint) -> None:
+    ready_replica(endpoint, state="starting")  # perhaps its container has just died
+    ready_replica(endpoint, "r2", state="stopped", host="10.0.0.10")
+    assert addresses.held() == {("10.0.0.9", 8080)}
+
+
+def test_an_unhealthy_replica_is_spared_while_another_can_serve(
+    client: Client, endpoint: Endpoint, gateway: Gateway
+) -> None:
+    first, second = ready_replica(endpoint), ready_replica(endpoint, "r2", host="10.0.0.10")
+
+    def routed() -> set[str]:
+        (target,) = gateway_feed.targets().endpoints
+        return {item.host for item in target.replicas}
+
+    assert routed() == {"10.0.0.9", "10.0.0.10"}
+    Replica.objects.filter(pk=first.pk).update(unhealthy_since=timezone.now())
+    assert routed() == {"10.0.0.10"}
+    gateway_feed.changed()
+    gateway.follow()
+    assert gateway_feed.route_state(endpoint) == (1, True)  # what was spared is not waited for
+    Replica.objects.filter(pk=second.pk).update(unhealthy_since=timezone.now())
+    assert routed() == {"10.0.0.9", "10.0.0.10"}
