@@ -8,14 +8,15 @@ message stands at its field and what was typed is still there.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
-from endpoints.models import Endpoint
+from endpoints.models import Endpoint, Revision
 from endpoints.services import EndpointSpec, present_values
 from registry.frameworks import DefinitionError, FrameworkDefinition, definition_of, validate_settings
 from registry.models import RegisteredModel
@@ -23,6 +24,7 @@ from registry.models import RegisteredModel
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
 
+_SHOWN = "env-shown"  # sent by pages that show the variables
 _INTEGER = re.compile(r"[+-]?\d{1,12}")
 NUMBERS = (
     "min_replicas",
@@ -105,11 +107,52 @@ class EndpointForm(forms.Form):
         return {}
 
     setting_errors: Mapping[str, list[str]] = {}
+    environment_errors: Sequence[str] = ()
+
+    def environment_rows(self, saved: Collection[str]) -> list[dict[str, Any]]:
+        """The variables' inputs: what was typed, else the names that are saved (their values are never shown), and
+        an empty row for one more."""
+        rows = [{"name": name, "value": "", "saved": True} for name in sorted(saved)]
+        if self.is_bound and _SHOWN in self.data:
+            rows = [
+                {"name": name, "value": value, "saved": name in saved} for name, value in self._variables()
+            ]
+        return [*rows, {"name": "", "value": "", "saved": False}]
+
+    def environment_change(self, saved: Collection[str]) -> dict[str, str | None]:
+        """The typed variables as a change to the saved ones (endpoints.environment). An empty value leaves a saved
+        variable as it is; one whose row is gone is removed. Nothing is changed by a page that showed no variables."""
+        if _SHOWN not in self.data:
+            return {}
+        change: dict[str, str | None] = dict.fromkeys(saved)
+        errors = []
+        for name, value in self._variables():
+            if not name:
+                errors.append(_("Enter a name for each value."))
+            elif change.get(name) is not None or (name not in change and name in saved):
+                errors.append(_("%(name)s stands there twice.") % {"name": name})
+            elif name in saved and not value:
+                del change[name]
+            else:
+                change[name] = value
+        if errors:
+            self.environment_errors = [str(error) for error in errors]
+        return change
+
+    def _variables(self) -> list[tuple[str, str]]:
+        """The rows that hold something, as typed."""
+        if not isinstance(self.data, QueryDict):
+            return []
+        rows = zip(self.data.getlist("env-name"), self.data.getlist("env-value"), strict=False)
+        return [(name.strip(), value) for name, value in rows if name.strip() or value]
 
     def show(self, error: ValidationError) -> None:
         """Put a service's errors at their fields, the rest at the top."""
         messages = error.message_dict if hasattr(error, "error_dict") else {"__all__": error.messages}
         for name, texts in messages.items():
+            if name == "environment":
+                self.environment_errors = texts
+                continue
             for text in texts:
                 self.add_error(name if name in self.fields else None, text)
 
@@ -128,13 +171,17 @@ def _coerce(typed: Any) -> int | str | None:
 
 def spec_from(form: EndpointForm, settings: Mapping[str, Any]) -> EndpointSpec:
     """The request that the service checks."""
-    return EndpointSpec(**form.values(), settings=settings)
+    variables = {name: value for name, value in form.environment_change(()).items() if value is not None}
+    return EndpointSpec(**form.values(), settings=settings, environment=variables)
 
 
-def initial_of(endpoint: Endpoint) -> dict[str, Any]:
-    """The settings page's form as the endpoint is now."""
+def initial_of(endpoint: Endpoint, shown: Revision | None = None) -> dict[str, Any]:
+    """The settings page's form as the endpoint is now, or as it would be with the revision `shown`. Settings and
+    variables have inputs of their own."""
     values = present_values(endpoint)
-    values.pop("settings")
+    del values["settings"], values["environment"]
+    if shown is not None:
+        values |= {"model_id": str(shown.model_id), "instance_type": shown.instance_type_id}
     return {**values, "region": endpoint.region_id}
 
 

@@ -83,6 +83,42 @@ class Entry:
         return self.revision.created_by_name or str(self.revision.created_by or "")
 
 
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """The last update, which failed and was undone by itself.
+
+    revision   the one that failed; None if it is not known any more
+    serving    the number of the one that serves instead
+    replica    its replica that failed last, whose log tells more
+    told       whether the endpoint's own reason is this very failure
+    """
+
+    number: int
+    revision: Revision | None
+    serving: int
+    reason: Reason
+    replica: Replica | None
+    told: bool
+
+
+def taken_back(endpoint: Endpoint) -> TakenBack | None:
+    """What became of the last update, if it failed: two queries then, none otherwise."""
+    failed = endpoint.failed_update
+    if not failed or endpoint.deleting_at:
+        return None
+    number, code, params = failed.get("revision", 0), str(failed.get("code", "")), failed.get("params", {})
+    revision = Revision.objects.filter(endpoint=endpoint, number=number).select_related("model").first()
+    ended = Replica.objects.filter(endpoint=endpoint, revision=revision, state=ReplicaState.FAILED)
+    return TakenBack(
+        number=number,
+        revision=revision,
+        serving=endpoint.revision.number if endpoint.revision else 0,
+        reason=describe(code, params),
+        replica=ended.order_by("-ended_at").first() if revision else None,
+        told=endpoint.reason_code == code and endpoint.reason_params.get("revision") == number,
+    )
+
+
 def rows_of(endpoint: Endpoint) -> QuerySet[Revision]:
     """Its revisions with what an entry needs of them, newest first."""
     return (
@@ -90,6 +126,15 @@ def rows_of(endpoint: Endpoint) -> QuerySet[Revision]:
         .select_related("model", "instance_type", "restores", "created_by")
         .order_by("-number")
     )
+
+
+def page_of(endpoint: Endpoint, before: int | None = None) -> tuple[list[Revision], bool]:
+    """The newest revisions, those older than `before` if given, and whether there are still older ones."""
+    rows = rows_of(endpoint)
+    if before is not None:
+        rows = rows.filter(number__lt=before)
+    found = list(rows[: PAGE + 1])
+    return found[:PAGE], len(found) > PAGE
 
 
 def entries(endpoint: Endpoint, page: Sequence[Revision]) -> list[Entry]:

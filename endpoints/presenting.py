@@ -8,6 +8,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from endpoints.deployment import cause, timeline, told_replica
+from endpoints.history import entries, page_of, taken_back
 from endpoints.models import Endpoint
 from endpoints.phase_times import usual_of
 from endpoints.selectors import phases_of, replicas_of

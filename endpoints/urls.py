@@ -3,7 +3,7 @@
 from django.urls import path, re_path
 from django.views.i18n import set_language
 
-from endpoints.views import detail, editing, frame, home, listing
+from endpoints.views import detail, editing, frame, home, listing, revisions
 
 app_name = "endpoints"
 
@@ -23,8 +23,14 @@ urlpatterns = [
     path(_ONE + "use/", detail.use_tab, name="use"),
     path(_ONE + "logs/", detail.logs_tab, name="logs"),
     path(_ONE + "events/", detail.events_tab, name="events"),
+    path(_ONE + "revisions/", revisions.revisions_tab, name="revisions"),
     path(_ONE + "settings/", editing.settings_tab, name="settings"),
+    path(_ONE + "settings/changes/", editing.changes, name="changes"),
+    path(_ONE + "do/rollback/", revisions.rollback, name="rollback"),
+    path(_ONE + "do/restart/", revisions.restart, name="restart"),
     re_path(
-        r"^inference/(?P<endpoint_id>[^/]+)/do/(?P<verb>pause|resume|retry|delete)/$", detail.act, name="act"
+        r"^inference/(?P<endpoint_id>[^/]+)/do/(?P<verb>pause|resume|retry|keep|delete)/$",
+        detail.act,
+        name="act",
     ),
 ]

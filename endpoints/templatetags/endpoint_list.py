@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 from django import template
 from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
-from endpoints import events, presenting
+from endpoints import events, presenting, revisions
 from endpoints.errors import describe
-from endpoints.models import Endpoint, Event
+from endpoints.history import RevisionState
+from endpoints.models import Endpoint, Event, ReplicaState
 from endpoints.selectors import ListQuery
 
 register = template.Library()
@@ -57,6 +60,34 @@ def served_name(endpoint: Endpoint) -> str:
 def event_words(event: Event) -> str:
     """The event in words."""
     return events.sentence(event)
+
+
+_REVISION_TONES = {
+    RevisionState.CURRENT: "good",
+    RevisionState.SERVING: "busy",
+    RevisionState.PREVIOUS: "idle",
+    RevisionState.FAILED: "bad",
+}
+
+
+@register.simple_tag
+def revision_badge(state: RevisionState) -> SafeString:
+    """What became of a revision, coloured; the word carries the meaning."""
+    return format_html(
+        '<span class="badge-state tone-{}">{}</span>', _REVISION_TONES[state], RevisionState(state).label
+    )
+
+
+@register.simple_tag
+def replica_word(state: str) -> str:
+    """A replica's state in words."""
+    return str(ReplicaState(state).label)
+
+
+@register.simple_tag
+def changes_said(changes: list[revisions.Change]) -> str:
+    """Differences in words, a line each: for a dialog."""
+    return revisions.sentence(changes)
 
 
 @register.simple_tag

@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
+from config.errors import Conflict
 from endpoints import services
 from endpoints.models import Endpoint
 from endpoints.presenting import overview, use_it
@@ -25,6 +26,7 @@ _VERBS: dict[str, tuple[Callable[..., Endpoint], object]] = {
     "pause": (services.pause_endpoint, gettext_lazy("%(name)s is being paused.")),
     "resume": (services.resume_endpoint, gettext_lazy("%(name)s is being resumed.")),
     "retry": (services.retry_endpoint, gettext_lazy("%(name)s is tried again.")),
+    "keep": (services.keep_revision, gettext_lazy("%(name)s keeps the revision that serves.")),
     "delete": (services.delete_endpoint, gettext_lazy("%(name)s is being deleted.")),
 }
 
@@ -87,7 +89,7 @@ def events_tab(request: HttpRequest, endpoint_id: str) -> HttpResponse:
 @require(Permission.EDIT)
 @require_POST
 def act(request: HttpRequest, endpoint_id: str, verb: str) -> HttpResponse:
-    """Pause, resume, retry, delete."""
+    """Pause, resume, retry, keep, delete."""
     actor = current_actor(request)
     endpoint = get_endpoint(actor, endpoint_id)
     service, words = _VERBS[verb]
@@ -95,6 +97,8 @@ def act(request: HttpRequest, endpoint_id: str, verb: str) -> HttpResponse:
         service(actor=actor, endpoint=endpoint)
     except ValidationError as error:
         messages.error(request, " ".join(error.messages))
+    except Conflict as conflict:
+        messages.error(request, conflict.message)
     else:
         messages.success(request, str(words) % {"name": endpoint.name})
     if verb == "delete" or request.POST.get("back") == "list":

@@ -11,14 +11,17 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST
 
+from config.errors import Conflict
 from endpoints import services, shortage
 from endpoints.fit import ModelNeeds, Offer, misfit
 from endpoints.forms import EndpointForm, initial_of, setting_groups, spec_from
-from endpoints.models import Endpoint, InstanceType, Node, Region
+from endpoints.models import Endpoint, InstanceType, Node, Region, Revision
 from endpoints.placement import NoRoom, Rooms
 from endpoints.validation import clean
 from endpoints.views.common import get_endpoint
+from endpoints.views.preview import preview
 from iam.access import require
 from iam.actors import Actor, current_actor
 from iam.roles import Permission
@@ -62,19 +65,37 @@ def instance_types(request: HttpRequest) -> HttpResponse:
 
 @require(Permission.VIEW)
 def settings_tab(request: HttpRequest, endpoint_id: str) -> HttpResponse:
-    """What is set, and for editors the form that changes it."""
+    """What is set, and for editors the form that changes it. `?revision=4` fills it in with that revision's model,
+    instance type and settings: to correct one that failed."""
     actor = current_actor(request)
     endpoint = get_endpoint(actor, endpoint_id)
     models = _models(actor, endpoint)
     if request.method != "POST" or not actor.may(Permission.EDIT):
-        form = EndpointForm(initial=initial_of(endpoint))
+        shown = _revision(endpoint, request.GET.get("revision", ""))
+        form = EndpointForm(initial=initial_of(endpoint, shown))
         status = 200 if request.method != "POST" else 403
-        return _settings_page(request, actor, endpoint, form, models, status)
+        return _settings_page(request, actor, endpoint, form, models, status, shown)
     form = EndpointForm(request.POST)
-    if _change(actor, endpoint, form, models):
-        messages.success(request, _("Saved."))
-        return HttpResponseRedirect(reverse("endpoints:settings", args=[endpoint.id]))
-    return _settings_page(request, actor, endpoint, form, models, 422)
+    changed = _change(actor, endpoint, form, models)
+    if changed is None:
+        return _settings_page(request, actor, endpoint, form, models, 422)
+    if changed.revision and changed.revision_id != endpoint.revision_id:
+        told = _("Saved. Revision %(number)s is being rolled out.") % {"number": changed.revision.number}
+        messages.success(request, told)
+        return HttpResponseRedirect(reverse("endpoints:detail", args=[endpoint.id]))
+    messages.success(request, _("Saved."))
+    return HttpResponseRedirect(reverse("endpoints:settings", args=[endpoint.id]))
+
+
+@require(Permission.EDIT)
+@require_POST
+def changes(request: HttpRequest, endpoint_id: str) -> HttpResponse:
+    """What saving the settings form as it stands would do; saves nothing."""
+    actor = current_actor(request)
+    endpoint = get_endpoint(actor, endpoint_id)
+    form = EndpointForm(request.POST)
+    context = {"preview": preview(endpoint, form, _chosen(form, _models(actor, endpoint)))}
+    return render(request, "endpoints/_changes.html", context)
 
 
 def _settings_page(
@@ -84,49 +105,76 @@ def _settings_page(
     form: EndpointForm,
     models: list[RegisteredModel],
     status: int,
+    shown: Revision | None = None,
 ) -> HttpResponse:
-    context = _context(form, models, endpoint) | {
+    context = _context(form, models, endpoint, shown) | {
         "endpoint": endpoint,
         "tab": "settings",
         "can_edit": actor.may(Permission.EDIT),
+        "preview": preview(endpoint, form, _chosen(form, models)),
     }
     return render(request, "endpoints/settings.html", context, status=status)
+
+
+def _revision(endpoint: Endpoint, typed: str) -> Revision | None:
+    if not (typed.isascii() and typed.isdigit() and len(typed) < 10):
+        return None
+    return endpoint.revisions.select_related("model").filter(number=int(typed)).first()
 
 
 def _save(actor: Actor, form: EndpointForm, models: list[RegisteredModel]) -> Endpoint | None:
     if not form.is_valid():
         return None
     settings = form.checked_settings(_chosen(form, models))
-    if form.setting_errors:
-        form.add_error(None, _("Correct the model server's settings below."))
+    spec = spec_from(form, settings)
     try:
-        if form.setting_errors:
+        if _has_errors(form):
             # The rest is checked as well, so that all errors stand there at once.
             clean(actor.project, {**form.values(), "settings": {}})
             return None
-        return services.create_endpoint(actor=actor, spec=spec_from(form, settings))
+        return services.create_endpoint(actor=actor, spec=spec)
     except ValidationError as error:
         form.show(error)
         return None
 
 
-def _change(actor: Actor, endpoint: Endpoint, form: EndpointForm, models: list[RegisteredModel]) -> bool:
+def _change(
+    actor: Actor, endpoint: Endpoint, form: EndpointForm, models: list[RegisteredModel]
+) -> Endpoint | None:
     if not form.is_valid():
-        return False
+        return None
     settings = form.checked_settings(_chosen(form, models))
-    if form.setting_errors:
-        form.add_error(None, _("Correct the model server's settings below."))
-    changes = {**form.values(), "settings": settings, "region": endpoint.region_id}
+    variables = form.environment_change(_saved_variables(endpoint))
+    values = {**form.values(), "settings": settings, "region": endpoint.region_id}
     try:
-        if form.setting_errors:
-            clean(actor.project, changes, endpoint=endpoint)
-            return False
-        changes.pop("region")  # an endpoint stays where it is
-        services.update_endpoint(actor=actor, endpoint=endpoint, changes=changes)
+        if _has_errors(form):
+            clean(actor.project, values, endpoint=endpoint)
+            return None
+        del values["region"]  # an endpoint stays where it is
+        return services.update_endpoint(
+            actor=actor,
+            endpoint=endpoint,
+            changes={**values, "environment": variables},
+            allow_interruption=form.data.get("allow_interruption") == "on",
+        )
     except ValidationError as error:
         form.show(error)
-        return False
-    return True
+    except Conflict as conflict:
+        form.add_error(None, conflict.message)
+    return None
+
+
+def _has_errors(form: EndpointForm) -> bool:
+    """Errors of the inputs that are no fields of the form; says at the top where to look."""
+    if form.setting_errors:
+        form.add_error(None, _("Correct the model server's settings below."))
+    if form.environment_errors:
+        form.add_error(None, _("Correct the environment variables below."))
+    return bool(form.setting_errors or form.environment_errors)
+
+
+def _saved_variables(endpoint: Endpoint | None) -> list[str]:
+    return sorted(endpoint.revision.environment) if endpoint and endpoint.revision else []
 
 
 def _chosen(form: EndpointForm, models: list[RegisteredModel]) -> RegisteredModel | None:
@@ -156,7 +204,10 @@ def _defaults(request: HttpRequest, models: list[RegisteredModel]) -> dict[str, 
 
 
 def _context(
-    form: EndpointForm, models: list[RegisteredModel], endpoint: Endpoint | None = None
+    form: EndpointForm,
+    models: list[RegisteredModel],
+    endpoint: Endpoint | None = None,
+    shown: Revision | None = None,
 ) -> dict[str, Any]:
     definitions: dict[str, FrameworkDefinition] = {}
     for model in models:
@@ -168,15 +219,17 @@ def _context(
     chosen = _chosen(form, models)
     saved: dict[str, Any] = {}
     saved_framework = ""
-    if endpoint and endpoint.revision:
-        saved = dict(endpoint.revision.settings)
-        saved_framework = endpoint.revision.model.framework_id
+    shown = shown or (endpoint.revision if endpoint else None)
+    if shown:
+        saved = dict(shown.settings)
+        saved_framework = shown.model.framework_id
     return {
         "form": form,
         "models": models,
         "chosen_model": chosen,
         "regions": list(Region.objects.filter(enabled=True)),
         "types": _types(form, chosen, definitions, endpoint),
+        "variables": form.environment_rows(_saved_variables(endpoint)),
         "setting_groups": setting_groups(definitions, form, saved, saved_framework),
         "hours": HOURS_A_MONTH,
         "thresholds": _THRESHOLDS,

@@ -84,6 +84,23 @@
     if (radio) box.scrollTop = Math.max(0, radio.closest(".type").offsetTop - box.offsetTop - 64);
   }
 
+  /* Rows of environment variables: one more, one less. What that means is asked of the server like any change. */
+  form.addEventListener("click", function (event) {
+    var box = form.querySelector("[data-variables]");
+    if (event.target.closest("[data-variable-add]")) {
+      box.appendChild(box.parentNode.querySelector("template").content.cloneNode(true));
+      box.lastElementChild.querySelector("input").focus();
+    }
+    var remove = event.target.closest("[data-variable-remove]");
+    if (remove) {
+      var row = remove.closest(".variable");
+      var next = row.nextElementSibling || row.previousElementSibling;
+      row.remove();
+      if (next) next.querySelector("button").focus(); else form.querySelector("[data-variable-add]").focus();
+      box.dispatchEvent(new Event("change", { bubbles: true }));
+    }
+  });
+
   form.addEventListener("input", update);
   form.addEventListener("change", update);
   document.addEventListener("htmx:afterSettle", function (event) {
