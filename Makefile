@@ -9,9 +9,10 @@ PYTHON ?= $(shell for name in .venv/bin/python python3.12 python3.11 python3; do
 BIN := .venv/bin
 SETUP := $(PYTHON) -I platform/launcher/venv.py
 ARGS ?=
+SEEDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint bench locks messages
+.PHONY: help demo up test lint bench faults locks messages
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -35,6 +36,10 @@ lint:  ## format, lint, types, import rules, guards
 bench:  ## benchmarks beside their goals (ARGS=gateway for one group)
 	@$(SETUP) dev
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+faults:  ## SEEDS=n scenarios of faults on the real stack (ARGS="--seed 7" for one)
+	@$(SETUP) dev
+	@$(BIN)/python -m tests.faults $(SEEDS) $(ARGS)
 
 locks:  ## pin and hash the dependencies named in pyproject.toml
 	@$(SETUP) dev

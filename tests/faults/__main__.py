@@ -1,0 +1,88 @@
+"""`make faults SEEDS=n`: n scenarios in a row on the real stack, from a random seed on unless one is named.
+
+python -m tests.faults [n] [--first SEED] [--seed SEED …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from launcher import assets
+from tests.faults import report
+from tests.faults.acts import Outcome
+from tests.faults.plan import scenario
+from tests.faults.run import run
+from tests.faults.world import World, running_world
+from tests.support_processes import ROOT
+
+KEPT = ROOT / "var" / "faults"
+LARGEST = 1_000_000
+
+
+class Worlds:
+    """A world as long as it is whole; a new one after a failure."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._world: World | None = None
+
+    def get(self) -> World:
+        """The present one."""
+        if self._world is None:
+            self._world = self._stack.enter_context(running_world())
+        return self._world
+
+    def throw_away(self, keep: Path) -> None:
+        """Keep its logs, end it."""
+        if self._world is not None:
+            self._world.keep(keep)
+        self._world = None
+        self._stack.close()
+
+
+def play(seeds: Sequence[int]) -> Iterator[Outcome]:
+    """Each seed's scenario, one after the other."""
+    with ExitStack() as stack:
+        worlds = Worlds(stack)
+        for seed in seeds:
+            outcome = run(worlds.get(), scenario(seed))
+            if not outcome.passed:
+                worlds.throw_away(KEPT / f"seed-{seed}")
+            yield outcome
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run, and say what came of it."""
+    options = _options(arguments)
+    first = secrets.randbelow(LARGEST) if options.first is None else options.first
+    seeds = options.seed or range(first, first + options.seeds)
+    assets.build(ROOT)
+    began, outcomes = time.monotonic(), []
+    for outcome in play(seeds):
+        outcomes.append(outcome)
+        print(f"{len(outcomes):>4}  {report.line(outcome)}", flush=True)
+    print(f"\n{report.table(outcomes)}\n")
+    failed = [str(one.scenario.seed) for one in outcomes if not one.passed]
+    if failed:
+        seeds_again = " ".join(f"--seed {seed}" for seed in failed)
+        print(f"logs in var/faults/seed-*; again: make faults ARGS='{seeds_again}'")
+    print(report.figures(outcomes, time.monotonic() - began))
+    return bool(failed)
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="faults", description="Fault injection on the real stack.")
+    parser.add_argument("seeds", nargs="?", type=int, default=5, help="how many scenarios")
+    parser.add_argument("--first", type=int, default=None, help="the first seed; random if left out")
+    parser.add_argument("--seed", type=int, action="append", help="this one (may be repeated)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
