@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.http.response import HttpResponseBase
 from django.utils.translation import gettext as _
 from django_filters import rest_framework as filters
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.decorators import action
@@ -18,7 +20,7 @@ from rest_framework.response import Response
 
 from config.api import ProjectViewSet
 from config.pagination import CursorPagination
-from endpoints import history, replica_logs, services
+from endpoints import history, log_answers, replica_logs, services
 from endpoints.models import Endpoint, Event, InstanceType, Region
 from endpoints.replica_api import EndpointDetailSerializer, ReplicaSerializer
 from endpoints.serializers import (
@@ -153,12 +155,18 @@ class EndpointViewSet(ProjectViewSet[Endpoint]):
             OpenApiParameter(
                 "tail", int, description="How many of the last lines, 1 to 500; 200 if left out."
             ),
+            OpenApiParameter(
+                "follow", bool, description="As plain text: the last lines, then every line as it is printed."
+            ),
+            OpenApiParameter(
+                "download", bool, description="As plain text: all that is kept of a replica that ended."
+            ),
         ],
-        responses=LogsSerializer,
+        responses={(200, "application/json"): LogsSerializer, (200, "text/plain"): OpenApiTypes.STR},
     )
     @action(detail=True, methods=["get"], filter_backends=[], pagination_class=None)
-    def logs(self, request: Request, pk: str) -> Response:
-        """The last lines that a replica printed; those of a failed one are kept."""
+    def logs(self, request: Request, pk: str) -> HttpResponseBase:
+        """The last lines that a replica printed; those of one that ended are kept."""
         query = LogsQuery(data=request.query_params)
         query.is_valid(raise_exception=True)
         replicas = self.get_object().replicas.order_by("-created_at")
@@ -166,7 +174,12 @@ class EndpointViewSet(ProjectViewSet[Endpoint]):
         replica = replicas.filter(pk=wanted).first() if wanted else replicas.first()
         if replica is None:
             raise NotFound(_("No replica has been started yet."))
-        lines = replica_logs.last_lines(replica, query.validated_data["tail"])
+        tail = query.validated_data["tail"]
+        if query.validated_data["download"]:
+            return log_answers.whole(replica, self.actor)
+        if query.validated_data["follow"]:
+            return log_answers.followed(replica, tail, self.actor)
+        lines = replica_logs.last_lines(replica, tail)
         return Response({"replica": str(replica.pk), "name": replica.name, "lines": lines})
 
     def _page(

@@ -186,6 +186,8 @@ class LogsQuery(serializers.Serializer[Any]):
 
     replica = serializers.UUIDField(required=False)
     tail = serializers.IntegerField(min_value=1, max_value=LOG_TAIL_LINES, default=200)
+    follow = serializers.BooleanField(default=False)
+    download = serializers.BooleanField(default=False)
 
 
 class LogsSerializer(serializers.Serializer[Any]):

@@ -14,13 +14,14 @@ http = get_asgi_application()  # loads the apps; what follows needs them
 from django.conf import settings  # noqa: E402
 
 from config.routing import websocket_urlpatterns  # noqa: E402
+from endpoints.log_streams import LogStreams  # noqa: E402
 
 # Under ASGI every request has a thread of its own: a connection that outlives it is used by nobody, and stays open.
 settings.DATABASES["default"]["CONN_MAX_AGE"] = 0
 
 application = ProtocolTypeRouter(
     {
-        "http": http,
+        "http": LogStreams(http),
         "websocket": OriginValidator(
             AuthMiddlewareStack(URLRouter(websocket_urlpatterns)), [settings.BERTH_PUBLIC_URL]
         ),

@@ -56,6 +56,20 @@ def flood() -> None:
         number += 650
 
 
+def tick() -> None:
+    """The machine's monotonic clock, twice a second."""
+    while True:
+        print(time.monotonic(), flush=True)
+        time.sleep(0.5)
+
+
+def colours() -> None:
+    """What a terminal would obey."""
+    print("\x1b[31mred\x1b[0m")
+    print("10%\r50%\r100%")
+    print("\x1b]0;owned\x07title \x00\x08 done", flush=True)
+
+
 def long(size: str) -> None:
     """One line of that many characters, and a short one."""
     print("y" * int(size))
@@ -112,6 +126,8 @@ if __name__ == "__main__":
         "lines": lines,
         "flood": flood,
         "long": long,
+        "tick": tick,
+        "colours": colours,
         "slowly": slowly,
         "show": show,
         "write": write,

@@ -35,6 +35,8 @@ BERTH_WEIGHTS_DIR = BERTH_HOME / "weights"
 BERTH_TOKEN_AUDIENCE = "berth"
 BERTH_TOKEN_LIFETIME_S = 1800
 BERTH_MAX_REPLICAS = env.int("BERTH_MAX_REPLICAS", 10)
+# A followed log in which nothing is printed ends after this.
+BERTH_LOG_IDLE_S = env.int("BERTH_LOG_IDLE_S", 900)
 # How much of a replica's log is kept after its end, and of all of them together before the oldest go.
 BERTH_REPLICA_LOG_BYTES = env.int("BERTH_REPLICA_LOG_BYTES", 10_000_000)
 BERTH_REPLICA_LOGS_TOTAL_BYTES = env.int("BERTH_REPLICA_LOGS_TOTAL_BYTES", 2_000_000_000)
