@@ -198,21 +198,30 @@ def _reporter(replica: Replica, mine: Claim) -> Callable[[PullProgress], None]:
         if now - last < REPORT_EVERY_S and not whole:
             return
         last = now
-        if not mine.row().update(pull_beat_at=timezone.now()):
-            raise NotWanted
-        columns: dict[str, Any] = {
-            "bytes_done": progress.done,
-            "bytes_total": progress.total,
-            "layers_waiting": progress.waiting,
-            "bytes_per_s": round(pace.note(now, progress.done), 1),
-        }
+        columns = _columns(progress, pace.note(now, progress.done))
         if progress.done != shown.done:
             columns["bytes_moved_at"] = timezone.now()
         shown = progress
-        mine.phase().update(**columns)
-        endpoint_changed(replica.endpoint)
+        try:
+            if not mine.row().update(pull_beat_at=timezone.now()):
+                raise NotWanted
+            mine.phase().update(**columns)
+        except DatabaseError as error:
+            # Minutes of transfer are not given up for a database that is away for a moment.
+            log.warning("%s: how far its pull is could not be written (%s)", replica.name, error)
+        else:
+            endpoint_changed(replica.endpoint)
 
     return report
+
+
+def _columns(progress: PullProgress, bytes_per_s: float) -> dict[str, Any]:
+    return {
+        "bytes_done": progress.done,
+        "bytes_total": progress.total,
+        "layers_waiting": progress.waiting,
+        "bytes_per_s": round(bytes_per_s, 1),
+    }
 
 
 def _tell(replica: Replica) -> None:
