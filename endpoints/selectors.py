@@ -138,16 +138,15 @@ def list_version(project: Project) -> tuple[int, datetime | None]:
     return row["n"], row["at"]
 
 
-def replicas_of(endpoint: Endpoint, limit: int = 25) -> list[Replica]:
-    """The newest replicas first by life, then by slot: those that run, then the last ones that ended."""
+def replicas_of(endpoint: Endpoint, limit: int = 25, ended: int = 3) -> list[Replica]:
+    """The newest replicas first by life, then by slot: those that run, then the last `ended` ones that ended."""
     rows = (
         Replica.objects.filter(endpoint=endpoint)
         .select_related("revision__instance_type")
         .order_by("ended_at", "slot", "-attempt")
     )
     live = list(rows.filter(ended_at=None)[:limit])
-    ended = list(rows.exclude(ended_at=None).order_by("-ended_at")[:3])
-    return live + ended
+    return live + list(rows.exclude(ended_at=None).order_by("-ended_at")[:ended])
 
 
 def replica_of(project: Project, endpoint_id: str, name: str) -> Replica | None:

@@ -22,6 +22,9 @@ from iam.access import require
 from iam.actors import current_actor
 from iam.roles import Permission
 
+# Of replicas that ended; as many as an endpoint keeps records of.
+LOGS_OFFERED = 20
+
 _VERBS: dict[str, tuple[Callable[..., Endpoint], object]] = {
     "pause": (services.pause_endpoint, gettext_lazy("%(name)s is being paused.")),
     "resume": (services.resume_endpoint, gettext_lazy("%(name)s is being resumed.")),
@@ -59,7 +62,7 @@ def logs_tab(request: HttpRequest, endpoint_id: str) -> HttpResponse:
     """The log of one replica, live."""
     actor = current_actor(request)
     endpoint = get_endpoint(actor, endpoint_id)
-    replicas = replicas_of(endpoint)
+    replicas = replicas_of(endpoint, ended=LOGS_OFFERED)
     wanted = request.GET.get("replica", "")
     shown = next((r for r in replicas if r.name == wanted), replicas[0] if replicas else None)
     context = {
