@@ -20,7 +20,8 @@ from rest_framework.response import Response
 
 from config.api import ProjectViewSet
 from config.pagination import CursorPagination
-from endpoints import history, log_answers, replica_logs, services
+from endpoints import fixes, history, log_answers, replica_logs, services
+from endpoints.fix_api import FixRequestSerializer
 from endpoints.models import Endpoint, Event, InstanceType, Region
 from endpoints.replica_api import EndpointDetailSerializer, ReplicaSerializer
 from endpoints.serializers import (
@@ -123,6 +124,13 @@ class EndpointViewSet(ProjectViewSet[Endpoint]):
         """Make a new revision with the configuration of an older one, and roll it out."""
         sent = _sent(RollbackSerializer, request)
         return self._switch(request, services.rollback_endpoint, number=sent.pop("revision"), **sent)
+
+    @extend_schema(request=FixRequestSerializer)
+    @action(detail=True, methods=["post"])
+    def fix(self, request: Request, pk: str) -> Response:
+        """Take one of the ways out that `status_reason.fixes` offers."""
+        sent = _sent(FixRequestSerializer, request)
+        return self._switch(request, fixes.apply, key=sent.pop("fix"), **sent)
 
     @extend_schema(responses=EventSerializer(many=True))
     @action(detail=True, methods=["get"], filter_backends=[], url_path="events")

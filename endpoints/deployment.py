@@ -1,19 +1,13 @@
-"""A deployment as a page tells it: the timeline, and the card that says why there is none. Reads, never writes."""
+"""A deployment as a page tells it: the timeline. Reads, never writes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from django.utils.translation import gettext as _
-
-from endpoints.errors import Reason, describe
 from endpoints.estimates import Outlook, outlook
-from endpoints.models import DeployPhase, Endpoint, PhaseName, Replica, ReplicaState, Status
-
-CARD_LINES = 14
+from endpoints.models import DeployPhase, Endpoint, PhaseName, Replica, ReplicaState
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +42,6 @@ class Timeline:
     def running(self) -> bool:
         """Whether a step is under way."""
         return any(step.state == "now" for step in self.steps)
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """One observed fact."""
-
-    label: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Why an endpoint is not as it was asked to be."""
-
-    reason: Reason
-    tone: str
-    evidence: tuple[Evidence, ...]
-    log_lines: tuple[str, ...]
-    replica: Replica | None
 
 
 def told_replica(replicas: Sequence[Replica]) -> Replica | None:
@@ -145,41 +120,3 @@ def _step(name: PhaseName, phase: DeployPhase, replica: Replica, usual: Mapping[
         bytes_per_s=phase.bytes_per_s if state == "now" else 0,
         layers_waiting=phase.layers_waiting if state == "now" else 0,
     )
-
-
-def cause(endpoint: Endpoint, replicas: Sequence[Replica]) -> Cause | None:
-    """The card for every status but ACTIVE: a failure with its evidence, or one calm line."""
-    if not endpoint.reason_code:
-        return None
-    reason = describe(endpoint.reason_code, endpoint.reason_params)
-    tone = {Status.FAILED: "bad", Status.DEGRADED: "warn"}.get(Status(endpoint.status), "info")
-    if tone == "info":
-        blocked = reason.fix or any(c.get("type") == "Blocked" for c in endpoint.conditions)
-        tone = "warn" if endpoint.status == Status.PENDING and blocked else "info"
-    failed = [r for r in replicas if r.state == ReplicaState.FAILED]
-    culprit = max(failed, key=lambda r: r.ended_at or r.created_at) if failed and tone != "info" else None
-    waiting = next((r for r in replicas if r.evidence and r.state != ReplicaState.FAILED), None)
-    source = culprit or waiting
-    evidence = dict(source.evidence) if source else {}
-    if not source and endpoint.reason_params.get("error"):
-        evidence = {"error": endpoint.reason_params["error"]}
-    lines = str(evidence.get("logs") or "").splitlines()
-    return Cause(reason, tone, tuple(_facts(evidence)), tuple(lines[-CARD_LINES:]), culprit)
-
-
-def _facts(evidence: dict[str, Any]) -> list[Evidence]:
-    facts = []
-    if evidence.get("exit_code") is not None:
-        facts.append(Evidence(_("Exit code"), _exit_code(evidence["exit_code"])))
-    if "oom_killed" in evidence:
-        facts.append(Evidence(_("Ended for memory"), _("yes") if evidence["oom_killed"] else _("no")))
-    if evidence.get("image"):
-        facts.append(Evidence(_("Image"), str(evidence["image"])))
-    if evidence.get("error"):
-        facts.append(Evidence(_("The engine said"), str(evidence["error"])[:600]))
-    return facts
-
-
-def _exit_code(code: Any) -> str:
-    signals = {137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM", 134: "SIGABRT"}
-    return f"{code} ({signals[code]})" if code in signals else str(code)

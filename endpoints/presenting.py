@@ -7,7 +7,9 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
-from endpoints.deployment import cause, timeline, told_replica
+from endpoints.cause_card import cause
+from endpoints.deployment import timeline, told_replica
+from endpoints.fixes import offered
 from endpoints.history import entries, page_of, taken_back
 from endpoints.models import Endpoint
 from endpoints.phase_times import usual_of
@@ -39,6 +41,7 @@ def overview(endpoint: Endpoint, can_edit: bool) -> dict[str, Any]:
         "can_edit": can_edit,
         "replicas": replicas,
         "cause": cause(endpoint, replicas),
+        "fixes": offered(endpoint) if can_edit else (),
         "update": taken_back(endpoint),
         "timeline": timeline(endpoint, told, phases, usual, timezone.now()),
     }

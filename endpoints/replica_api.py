@@ -13,6 +13,7 @@ from rest_framework import serializers
 from endpoints.deployment import told_replica
 from endpoints.errors import describe
 from endpoints.estimates import Outlook, outlook
+from endpoints.fix_api import ReasonWithFixesSerializer, offered_to
 from endpoints.models import DeployPhase, Endpoint, PhaseName, Replica
 from endpoints.phase_times import usual_of
 from endpoints.selectors import replicas_of
@@ -142,6 +143,12 @@ class EndpointDetailSerializer(EndpointSerializer):
     """One endpoint, with the deployment that is under way."""
 
     deployment = serializers.SerializerMethodField()
+
+    @extend_schema_field(ReasonWithFixesSerializer(allow_null=True))
+    def get_status_reason(self, endpoint: Endpoint) -> dict[str, Any] | None:
+        """{code, message, action, fixes}, null when ACTIVE."""
+        reason = super().get_status_reason(endpoint)
+        return {**reason, "fixes": offered_to(endpoint, self.context)} if reason else None
 
     @extend_schema_field(DeploymentSerializer(allow_null=True))
     def get_deployment(self, endpoint: Endpoint) -> dict[str, Any] | None:

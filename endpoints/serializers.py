@@ -100,7 +100,7 @@ class EndpointSerializer(serializers.Serializer[Endpoint]):
         return sorted(endpoint.revision.environment) if endpoint.revision else []
 
     @extend_schema_field(ReasonSerializer(allow_null=True))
-    def get_status_reason(self, endpoint: Endpoint) -> dict[str, str] | None:
+    def get_status_reason(self, endpoint: Endpoint) -> dict[str, Any] | None:
         """{code, message, action}, null when ACTIVE."""
         if not endpoint.reason_code:
             return None

@@ -76,7 +76,8 @@ def blocked_reason(revision: Revision, runtime_kind: str) -> tuple[str, dict[str
     Whether there is room for one is another question: endpoints.placement."""
     model = revision.model
     definition = definition_of(model.framework)
-    if model.source != Source.IMAGE and model.status != ModelStatus.READY:
+    has_files = model.source != Source.IMAGE or bool(model.source_ref.get("path"))
+    if has_files and model.status != ModelStatus.READY:
         return "model_not_ready", {"model": model.name}
     if runtime_kind == "process" and not definition.program:
         return "needs_containers", {"framework": definition.name}

@@ -3,7 +3,7 @@
 from django.urls import path, re_path
 from django.views.i18n import set_language
 
-from endpoints.views import detail, editing, frame, home, listing, revisions
+from endpoints.views import detail, editing, fixing, frame, home, listing, revisions
 
 app_name = "endpoints"
 
@@ -28,6 +28,7 @@ urlpatterns = [
     path(_ONE + "settings/changes/", editing.changes, name="changes"),
     path(_ONE + "do/rollback/", revisions.rollback, name="rollback"),
     path(_ONE + "do/restart/", revisions.restart, name="restart"),
+    path(_ONE + "do/fix/", fixing.fix, name="fix"),
     re_path(
         r"^inference/(?P<endpoint_id>[^/]+)/do/(?P<verb>pause|resume|retry|keep|delete)/$",
         detail.act,

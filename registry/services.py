@@ -111,6 +111,31 @@ def retry_import(actor: Actor, model: RegisteredModel, *, hub_token: str = "") -
     return model
 
 
+def reimport_model(actor: Actor, model: RegisteredModel) -> RegisteredModel:
+    """Bring the model's files anew from where they came: what is here is missing or damaged. A failed import is
+    retried. Replicas that run keep the files that they have open. Raises Conflict while an import runs."""
+    _authorise(actor, model)
+    if model.status == ModelStatus.FAILED:
+        return retry_import(actor, model)
+    folder = weights_folder(str(model.pk))
+    with transaction.atomic():
+        taken = RegisteredModel.objects.filter(pk=model.pk, status=ModelStatus.READY).update(
+            status=ModelStatus.IMPORTING,
+            lease_token="",
+            lease_until=None,
+            bytes_done=0,
+            bytes_total=0,
+            updated_at=timezone.now(),
+        )
+        if not taken:
+            raise Conflict(_("It is being imported already."), code="importing")
+        # A download goes on with what it finds: the damaged files must not be among it.
+        transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))
+        _start(model)
+    model.refresh_from_db()
+    return model
+
+
 def update_model(actor: Actor, model: RegisteredModel, changes: Mapping[str, Any]) -> RegisteredModel:
     """Change name, task, default settings, environment or secrets. Running replicas keep what they started with."""
     _authorise(actor, model)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
-from endpoints.deployment import cause, timeline, told_replica
+from endpoints.cause_card import cause
+from endpoints.deployment import timeline, told_replica
 from endpoints.fit import GIB, ModelNeeds, Offer, misfit
 from endpoints.models import DeployPhase, Endpoint, PhaseName, Replica, ReplicaState, Status
 from endpoints.selectors import ListQuery
