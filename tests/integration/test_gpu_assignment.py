@@ -156,7 +156,7 @@ def test_two_replicas_get_two_gpus_each_and_a_third_waits_until_one_stops(
     )
     services.pause_endpoint(actor=editor_actor, endpoint=pair)
     hints.clear()
-    drive.until(pair, lambda item: item.status == "INACTIVE")
+    drive.until(pair, lambda item: item.reason_code == "paused")
     assert third.id in hints  # nobody has to ask again: what was released looks who waits
     third = drive.to(third, "ACTIVE")
     replica = third.replicas.get()
