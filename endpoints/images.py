@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import DatabaseError, connection, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from endpoints import events, placement
@@ -80,9 +80,14 @@ class Claim:
     def take(self) -> bool:
         """False: somebody else has it."""
         now = timezone.now()
+        held = {"pull_token": self._token, "pull_until": now + CLAIM, "pull_beat_at": now}
         waits = Replica.objects.filter(pk=self._replica.pk, state=ReplicaState.WAITING)
-        free = waits.filter(Q(pull_token="") | Q(pull_until=None) | Q(pull_until__lt=now))
-        return bool(free.update(pull_token=self._token, pull_until=now + CLAIM, pull_beat_at=now))
+        if waits.filter(pull_token="").update(**held):
+            return True
+        taken_over = bool(waits.filter(pull_until__lt=now).update(**held))
+        if taken_over:
+            self.phase().update(tries=F("tries") + 1)
+        return taken_over
 
     def beat(self) -> bool:
         """False: it was lost, or the replica waits no more."""
@@ -155,7 +160,7 @@ def _failed(replica: Replica, mine: Claim, image: str, failure: RuntimeFailure) 
     if not failure.transient:
         columns |= {"state": ReplicaState.FAILED, "ended_at": now}
     with transaction.atomic():
-        mine.phase().update(bytes_per_s=0)
+        mine.phase().update(bytes_per_s=0, tries=F("tries") + 1)  # whatever comes, this one is not the usual
         waited = mine.row().update(**columns)
         if waited and not failure.transient:
             DeployPhase.objects.filter(replica=replica, finished_at=None).update(finished_at=now)

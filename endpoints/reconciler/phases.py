@@ -20,8 +20,12 @@ def enter(replica_id: str, name: PhaseName, now: datetime) -> None:
     phase, fresh = DeployPhase.objects.get_or_create(
         replica_id=replica_id, name=name, defaults={"started_at": now}
     )
-    if not fresh and (name not in WAITS or phase.finished_at is not None):
-        DeployPhase.objects.filter(pk=phase.pk).update(finished_at=None, tries=F("tries") + 1)
+    if fresh:
+        return
+    # A pull is asked for anew while one is under way, too: images.py counts its tries.
+    again = 0 if name in (*WAITS, PhaseName.PULLING) else 1
+    if again or phase.finished_at is not None:
+        DeployPhase.objects.filter(pk=phase.pk).update(finished_at=None, tries=F("tries") + again)
 
 
 def close(replica_id: str, now: datetime) -> None:
