@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from endpoints import addresses, events, phase_times, placement, replica_logs
@@ -76,7 +76,10 @@ def apply(plan: Plan, endpoint: Endpoint, observed: Observed, runtime: Runtime, 
 def _carry_out(action: Action, endpoint: Endpoint, observed: Observed, runtime: Runtime) -> bool:
     match action:
         case Create():
-            _create(action, endpoint, runtime)
+            try:
+                _create(action, endpoint, runtime)
+            except IntegrityError as error:  # another worker was faster: this attempt is there already
+                raise LeaseLost(endpoint.id) from error
         case Place(replica):
             return _place(replica, runtime)
         case Pull(replica):
@@ -302,8 +305,8 @@ def take_back(action: TakeBack, endpoint: Endpoint, lease: Lease) -> None:
 
 
 def _remove(runtime: Runtime, name: str) -> None:
-    """What it said last goes with the container: it is written down in between."""
-    runtime.stop(name)
+    """What it said last goes with the container: it is written down in between. Nobody waits for what has failed."""
+    runtime.stop(name, grace_s=2)
     replica_logs.keep(runtime, name)
     runtime.remove(name)
 

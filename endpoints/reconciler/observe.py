@@ -14,6 +14,7 @@ from endpoints.models import Endpoint, Replica, ReplicaState, Status
 from endpoints.reconciler import hints, probe
 from endpoints.reconciler.state import Desired, Observed, ReplicaView
 from endpoints.specs import blocked_reason, health_check, image_for
+from gateway.leaving import Leaving
 from runtimes.contract import LABEL_ENDPOINT, Observation, Runtime
 from runtimes.errors import RuntimeFailure
 
@@ -114,7 +115,7 @@ def _drained(replicas: Iterable[Replica]) -> frozenset[str]:
     )
 
 
-def _nobody_is_left(leaving: gateway_feed.Leaving, since: datetime, now: datetime) -> bool:
+def _nobody_is_left(leaving: Leaving, since: datetime, now: datetime) -> bool:
     if leaving.streams is None:
         # A gateway that can't count its connections: give what it was doing a while to end.
         return leaving.left and now - since >= UNCOUNTED

@@ -124,11 +124,11 @@ def test_a_container_that_exits_at_once_says_why(
 ) -> None:
     model = custom(editor_actor, command=["--model", "/nowhere/missing.gguf"])
     code, replica, endpoint = failure_of(drive, new_endpoint(editor_actor, model))
-    assert code == "container_exited"
+    assert code == "model_file_missing"
     assert replica.evidence["exit_code"] == 2
     assert "missing.gguf" in replica.evidence["logs"]
     reason = describe(endpoint.reason_code, endpoint.reason_params)
-    assert "exit code 2" in reason.message
+    assert "/nowhere/missing.gguf" in reason.message
     assert reason.action
     assert runtime.list() == []
 
@@ -138,10 +138,10 @@ def test_retry_tries_again(drive: Driver, editor_actor: Actor) -> None:
     endpoint = drive.to(new_endpoint(editor_actor, model), "FAILED")
     services.retry_endpoint(actor=editor_actor, endpoint=endpoint)
     drive.until(endpoint, lambda item: item.replicas.filter(attempt=2, state="failed").exists())
-    assert drive.to(endpoint, "FAILED").reason_code == "container_exited"
+    assert drive.to(endpoint, "FAILED").reason_code == "model_file_missing"
 
 
-def test_a_server_on_another_port_is_a_health_timeout_with_its_log(
+def test_a_server_on_another_port_is_told_where_it_listens(
     drive: Driver, editor_actor: Actor, tiny: RegisteredModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _hurry(monkeypatch)
@@ -152,10 +152,12 @@ def test_a_server_on_another_port_is_a_health_timeout_with_its_log(
         command=["--model", "/models/tiny.gguf", "--port", "8080", "--host", "0.0.0.0"],
     )
     code, replica, endpoint = failure_of(drive, new_endpoint(editor_actor, model))
-    assert code == "health_timeout"
+    assert code == "wrong_port"
     assert (replica.evidence["port"], replica.evidence["path"]) == (9999, "/health")
     assert "serving tiny.gguf on" in replica.evidence["logs"]
-    assert "port 9999" in describe(endpoint.reason_code, endpoint.reason_params).message
+    message = describe(endpoint.reason_code, endpoint.reason_params).message
+    assert "9999" in message
+    assert "8080" in message
 
 
 def test_a_server_that_never_gets_healthy(
@@ -169,7 +171,7 @@ def test_a_server_that_never_gets_healthy(
         command=["--model", "/models/tiny.gguf", "--port", "8080", "--host", "0.0.0.0"],
     )
     code, replica, _endpoint = failure_of(drive, new_endpoint(editor_actor, model))
-    assert (code, replica.evidence["path"]) == ("health_timeout", "/no-such-path")
+    assert (code, replica.evidence["path"]) == ("unhealthy_answer", "/no-such-path")
 
 
 def test_the_llama_cpp_image_imported_as_a_custom_container_deploys_the_same_way(
