@@ -125,18 +125,18 @@ class EndpointForm(forms.Form):
         if _SHOWN not in self.data:
             return {}
         change: dict[str, str | None] = dict.fromkeys(saved)
-        errors = []
+        errors: list[str] = []
         for name, value in self._variables():
             if not name:
-                errors.append(_("Enter a name for each value."))
+                errors.append(str(_("Enter a name for each value.")))
             elif change.get(name) is not None or (name not in change and name in saved):
-                errors.append(_("%(name)s stands there twice.") % {"name": name})
+                errors.append(str(_("%(name)s stands there twice.")) % {"name": name})
             elif name in saved and not value:
                 del change[name]
             else:
                 change[name] = value
         if errors:
-            self.environment_errors = [str(error) for error in errors]
+            self.environment_errors = errors
         return change
 
     def _variables(self) -> list[tuple[str, str]]:

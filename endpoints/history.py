@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,6 +128,11 @@ def rows_of(endpoint: Endpoint) -> QuerySet[Revision]:
     )
 
 
+def number_of(typed: str) -> int | None:
+    """A revision's number as an address or a form brings it; None for anything else."""
+    return int(typed) if typed.isascii() and typed.isdigit() and len(typed) < 10 else None
+
+
 def page_of(endpoint: Endpoint, before: int | None = None) -> tuple[list[Revision], bool]:
     """The newest revisions, those older than `before` if given, and whether there are still older ones."""
     rows = rows_of(endpoint)
@@ -152,14 +157,14 @@ def entries(endpoint: Endpoint, page: Sequence[Revision]) -> list[Entry]:
     ]
 
 
-def _alive(endpoint: Endpoint) -> dict[int, Counter[str]]:
+def _alive(endpoint: Endpoint) -> dict[int, dict[str, int]]:
     rows = (
         Replica.objects.filter(endpoint=endpoint, state__in=LIVE_STATES)
         .values_list("revision_id", "state")
         .annotate(n=Count("id"))
         .order_by("revision_id", "state")
     )
-    alive: dict[int, Counter[str]] = defaultdict(Counter)
+    alive: dict[int, dict[str, int]] = defaultdict(dict)
     for revision_id, state, count in rows:
         alive[revision_id][state] = count
     return alive

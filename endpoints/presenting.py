@@ -10,7 +10,7 @@ from django.utils import timezone
 from endpoints.cause_card import cause
 from endpoints.deployment import timeline, told_replica
 from endpoints.fixes import offered
-from endpoints.history import entries, page_of, taken_back
+from endpoints.history import entries, number_of, page_of, taken_back
 from endpoints.models import Endpoint
 from endpoints.phase_times import usual_of
 from endpoints.selectors import phases_of, replicas_of
@@ -49,13 +49,14 @@ def overview(endpoint: Endpoint, can_edit: bool) -> dict[str, Any]:
 
 def revision_list(endpoint: Endpoint, can_edit: bool, before: str = "") -> dict[str, Any]:
     """Its revisions, newest first: five queries, whatever there is. before: only older ones than this number."""
-    rows, more = page_of(endpoint, int(before) if before.isdigit() and len(before) < 10 else None)
+    rows, more = page_of(endpoint, number_of(before))
     return {
         "endpoint": endpoint,
         "can_edit": can_edit,
         "entries": entries(endpoint, rows),
         "older_than": rows[-1].number if rows and more else None,
-        "before": before,
+        "before": before if number_of(before) else "",
+        "fixes": offered(endpoint) if can_edit and endpoint.failed_update else (),
         "update": taken_back(endpoint),
     }
 

@@ -17,6 +17,7 @@ from config.errors import Conflict
 from endpoints import services, shortage
 from endpoints.fit import ModelNeeds, Offer, misfit
 from endpoints.forms import EndpointForm, initial_of, setting_groups, spec_from
+from endpoints.history import number_of
 from endpoints.models import Endpoint, InstanceType, Node, Region, Revision
 from endpoints.placement import NoRoom, Rooms
 from endpoints.validation import clean
@@ -117,9 +118,8 @@ def _settings_page(
 
 
 def _revision(endpoint: Endpoint, typed: str) -> Revision | None:
-    if not (typed.isascii() and typed.isdigit() and len(typed) < 10):
-        return None
-    return endpoint.revisions.select_related("model").filter(number=int(typed)).first()
+    number = number_of(typed)
+    return endpoint.revisions.select_related("model").filter(number=number).first() if number else None
 
 
 def _save(actor: Actor, form: EndpointForm, models: list[RegisteredModel]) -> Endpoint | None:

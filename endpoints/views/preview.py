@@ -48,13 +48,18 @@ class Preview:
 
 def preview(endpoint: Endpoint, form: EndpointForm, model: RegisteredModel | None) -> Preview:
     """From the typed form. What is not right yet counts as unchanged: its error stands at its field when saved."""
-    if not form.is_bound or not form.is_valid() or endpoint.revision is None:
+    if not form.is_bound or endpoint.revision is None:
         return Preview([], [])
+    wrong = set(form.errors)
     present = revisions.of_revision(endpoint.revision)
     asked = _asked(present, form, model)
     changes = revisions.diff(present, asked)
     values, before = form.values(), present_values(endpoint)
-    in_place = [str(label) for name, label in _IN_PLACE.items() if _differ(before[name], values[name])]
+    in_place = [
+        str(label)
+        for name, label in _IN_PLACE.items()
+        if name not in wrong and _differ(before[name], values[name])
+    ]
     allowed = form.data.get("allow_interruption") == "on"
     if not changes:
         return Preview([], in_place)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from django.contrib import messages
 from django.core.exceptions import ValidationError
@@ -14,6 +14,7 @@ from django.views.decorators.http import require_POST
 
 from config.errors import Conflict
 from endpoints import services
+from endpoints.history import number_of
 from endpoints.interruption import NeedsInterruption
 from endpoints.models import Endpoint
 from endpoints.presenting import revision_list
@@ -38,8 +39,7 @@ def rollback(request: HttpRequest, endpoint_id: str) -> HttpResponse:
     """Take up an older revision's configuration again."""
     actor = current_actor(request)
     endpoint = get_endpoint(actor, endpoint_id)
-    typed = request.POST.get("revision", "")
-    number = int(typed) if typed.isascii() and typed.isdigit() and len(typed) < 10 else 0
+    number = number_of(request.POST.get("revision", "")) or 0
 
     def act(*, allow_interruption: bool) -> str:
         changed = services.rollback_endpoint(
@@ -81,14 +81,14 @@ def restart(request: HttpRequest, endpoint_id: str) -> HttpResponse:
 
 
 def _replace(
-    request: HttpRequest, endpoint: Endpoint, act: Callable[..., str], ask: dict[str, object]
+    request: HttpRequest, endpoint: Endpoint, act: Callable[..., str], ask: Mapping[str, object]
 ) -> HttpResponse:
     """Do it, or ask whether the service may be interrupted for it."""
     try:
         done = act(allow_interruption=request.POST.get("allow_interruption") == "on")
     except NeedsInterruption as question:
         context = {"endpoint": endpoint, "tab": "revisions", "can_edit": True, "question": question.message}
-        return render(request, "endpoints/interrupt.html", context | ask, status=409)
+        return render(request, "endpoints/interrupt.html", {**context, **ask}, status=409)
     except ValidationError as error:
         messages.error(request, " ".join(error.messages))
     except Conflict as conflict:
