@@ -23,6 +23,9 @@ GROUPS = {
     "memory": "tests.bench.memory",
     "deploy": "tests.bench.deploy",
     "paint": "tests.bench.paint",
+    "sweep": "tests.bench.sweep",
+    "snapshot": "tests.bench.snapshot",
+    "listing": "tests.bench.listing",
     "demo": "tests.bench.demo",
 }
 
