@@ -18,7 +18,8 @@ from endpoints import shortage
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """What a person is told. `fix` names the button that helps: "", "retry", "edit", "resume" or "registry"."""
+    """What a person is told. `fix` names the page or button that helps: "", "retry", "edit", "resume", "registry" or
+    "credentials"; what can be done with one click is endpoints.fixes' business."""
 
     code: str
     message: str
@@ -99,8 +100,8 @@ WORDS: dict[str, _Words] = {
     ),
     "image_denied": _Words(
         _("The registry refuses to hand out %(image)s."),
-        _("Enter registry credentials that may read it in the Model Registry."),
-        "registry",
+        _("Let a project admin enter credentials that may read it at the model, then retry."),
+        "credentials",
     ),
     "registry_unreachable": _Words(
         _("The image registry of %(image)s can't be reached."),

@@ -13,5 +13,6 @@ urlpatterns = [
     path("registry/<uuid:model_id>/", views.detail, name="detail"),
     path("registry/<uuid:model_id>/state/", views.state, name="state"),
     path("registry/<uuid:model_id>/retry/", views.retry, name="retry"),
+    path("registry/<uuid:model_id>/credentials/", views.credentials, name="credentials"),
     path("registry/<uuid:model_id>/delete/", views.delete, name="delete"),
 ]

@@ -86,6 +86,22 @@ def retry(request: HttpRequest, model_id: uuid.UUID) -> HttpResponse:
     return HttpResponseRedirect(reverse("registry:detail", args=[model.pk]))
 
 
+@require(Permission.ADMINISTER)
+@require_POST
+def credentials(request: HttpRequest, model_id: uuid.UUID) -> HttpResponse:
+    """Other credentials for the registry of a container's image; both empty: none."""
+    actor = current_actor(request)
+    model = _model(actor, model_id)
+    changes = {key: request.POST.get(key, "") for key in ("registry_username", "registry_password")}
+    try:
+        services.update_model(actor, model, changes)
+    except ValidationError as error:
+        messages.error(request, " ".join(error.messages))
+    else:
+        messages.success(request, _("Saved. The next time an image is fetched, they are used."))
+    return HttpResponseRedirect(reverse("registry:detail", args=[model.pk]) + "#credentials")
+
+
 @require(Permission.EDIT)
 @require_POST
 def delete(request: HttpRequest, model_id: uuid.UUID) -> HttpResponse:
@@ -155,6 +171,7 @@ def _detail_context(actor: Actor, model: RegisteredModel) -> dict[str, Any]:
         "model": model,
         "definition": definition,
         "reason": reason_of(model),
+        "can_administer": actor.may(Permission.ADMINISTER),
         "settings": selectors.settings_of(model, definition),
         "endpoints": selectors.endpoints_of(model),
         "variables": sorted(selectors.environment_of(model)),
