@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from django import template
 from django.conf import settings
@@ -122,6 +123,12 @@ _MENU: tuple[tuple[_Text, tuple[tuple[_Text, str, str, str, Permission, bool], .
 @register.simple_tag
 def icon(name: str, css: str = "") -> SafeString:
     """One icon, silent to screen readers: the text beside it, or its button's label, speaks."""
+    return _svg(name, css)
+
+
+# A list has hundreds of them, and finding the sprite's address costs more than everything else of an icon.
+@lru_cache(maxsize=500)
+def _svg(name: str, css: str) -> SafeString:
     return format_html(
         '<svg class="icon {}" aria-hidden="true" focusable="false"><use href="{}#{}"></use></svg>',
         css,
