@@ -18,8 +18,9 @@ Routed = Mapping[str, Set[str]]
 class Leaving:
     """How far a replica is out of the gateways' hands.
 
-    left      no gateway sends it new requests, nor will one that starts anew from its files
-    streams   requests that gateways still hold to it; None: not known
+    left      no gateway sends it new requests, and each has counted since, or said that it cannot
+    streams   requests that gateways still hold to it, as far as they were heard; None: one of them cannot count, or
+              has not yet
     """
 
     left: bool
@@ -66,12 +67,18 @@ class GatewayReport:
 def leaving(gateways: Iterable[GatewayReport], routed: Routed, address: str) -> Leaving:
     """Of a replica at `address`. Without any gateway it has left, and nobody streams."""
     serving = [gateway for gateway in gateways if not gateway.gone]
-    counts = [_streams(gateway, routed, address) for gateway in serving]
-    known = [count for count in counts if count is not None]
-    return Leaving(
-        left=not any(_may_route(gateway, routed, address) for gateway in serving),
-        streams=sum(known) if len(known) == len(counts) else None,
-    )
+    if any(_may_route(gateway, routed, address) for gateway in serving):
+        return UNKNOWN
+    counts = [_counts(gateway, routed, address) for gateway in serving]
+    if any(len(found) < 2 for found in counts):
+        return UNKNOWN
+    total = 0
+    for found in counts:
+        known = [count for count in found if count is not None]
+        if len(known) < 2:
+            return Leaving(left=True, streams=None)
+        total += max(known)
+    return Leaving(left=True, streams=total)
 
 
 def is_free(gateways: Iterable[GatewayReport], routed: Routed, address: str) -> bool:
@@ -84,13 +91,14 @@ def _may_route(gateway: GatewayReport, routed: Routed, address: str) -> bool:
     return any(version not in routed or address in routed[version] for version in gateway.versions())
 
 
-def _streams(gateway: GatewayReport, routed: Routed, address: str) -> int | None:
-    """Envoy's workers follow its main thread a moment later, so one count may come too early: two must agree, both
-    of a version without the address. A zero stays true while the gateway is silent; another number does not.
+def _counts(gateway: GatewayReport, routed: Routed, address: str) -> list[int | None]:
+    """Its last two, those of versions with the address left out.
+
+    Two, because Envoy's workers follow its main thread a moment later: one alone may come too early. Of a gateway
+    that is silent the last ones stay true: there will be no more connections than there were.
     """
-    samples = [s for s in gateway.samples if s.applied in routed and address not in routed[s.applied]]
-    counts = [s.connections.get(address, 0) for s in samples[:2] if s.connections is not None]
-    if len(counts) < 2:
-        return None
-    held = max(counts)
-    return held if gateway.live or not held else None
+    return [
+        None if sample.connections is None else sample.connections.get(address, 0)
+        for sample in gateway.samples[:2]
+        if sample.applied in routed and address not in routed[sample.applied]
+    ]
