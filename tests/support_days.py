@@ -274,10 +274,15 @@ class EngineDoor:
         while True:
             try:
                 client, _ = listener.accept()
-                engine = socket.socket(socket.AF_UNIX)
-                engine.connect(self._engine)
             except OSError:
                 return
+            engine = socket.socket(socket.AF_UNIX)
+            try:
+                engine.connect(self._engine)
+            except OSError:  # the engine itself is away
+                client.close()
+                engine.close()
+                continue
             with self._guard:
                 self._pairs += [client, engine]
             for source, sink in ((client, engine), (engine, client)):
