@@ -50,6 +50,19 @@ class Engine:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         eventually(self._answers, "the engine answers", 30)
 
+    def kill(self) -> None:
+        """As a crash: the engine alone; `start` brings it back."""
+        assert self._process is not None
+        family = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.kill()
+        self._process.wait(10)
+        self._process = None
+        for one in family:  # its containerd would be taken for that of a living engine
+            with suppress(psutil.Error):
+                if one.name() == "containerd":
+                    one.kill()
+                    one.wait(10)
+
     def stop(self) -> None:
         """It and its containerd."""
         if self._process is None:
