@@ -10,50 +10,28 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
-from launcher import assets
-from tests.faults import report
-from tests.faults.acts import Outcome
-from tests.faults.plan import scenario
-from tests.faults.run import run
-from tests.faults.world import World, running_world
-from tests.support_processes import ROOT
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(1, str(ROOT / "platform"))
 
-KEPT = ROOT / "var" / "faults"
+from launcher import assets  # noqa: E402
+from tests.faults import report  # noqa: E402
+from tests.faults.acts import Outcome  # noqa: E402
+from tests.faults.plan import scenario  # noqa: E402
+from tests.faults.run import run  # noqa: E402
+from tests.faults.world import Worlds  # noqa: E402
+
 LARGEST = 1_000_000
-
-
-class Worlds:
-    """A world as long as it is whole; a new one after a failure."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._world: World | None = None
-
-    def get(self) -> World:
-        """The present one."""
-        if self._world is None:
-            self._world = self._stack.enter_context(running_world())
-        return self._world
-
-    def throw_away(self, keep: Path) -> None:
-        """Keep its logs, end it."""
-        if self._world is not None:
-            self._world.keep(keep)
-        self._world = None
-        self._stack.close()
 
 
 def play(seeds: Sequence[int]) -> Iterator[Outcome]:
     """Each seed's scenario, one after the other."""
-    with ExitStack() as stack:
-        worlds = Worlds(stack)
+    with Worlds() as worlds:
         for seed in seeds:
             outcome = run(worlds.get(), scenario(seed))
             if not outcome.passed:
-                worlds.throw_away(KEPT / f"seed-{seed}")
+                worlds.throw_away(seed)
             yield outcome
 
 

@@ -99,6 +99,10 @@ class EngineApi:
         """Its name, and its layers if nobody else has them."""
         self._call("DELETE", f"/images/{name}?force=1")
 
+    def create_network(self, name: str, labels: dict[str, str]) -> None:
+        """An internal one."""
+        self._call("POST", "/networks/create", {"Name": name, "Internal": True, "Labels": labels})
+
     def remove_network(self, name: str) -> None:
         """A network that nobody is on."""
         self._call("DELETE", f"/networks/{name}")

@@ -30,6 +30,7 @@ from tests.support_days import EngineDoor
 from tests.support_platform import Place, place, platform
 from tests.support_processes import ROOT, Running, eventually, processes_of
 
+KEPT = ROOT / "var" / "faults"
 VOLUME_BYTES = 8 * 1024 * 1024
 GPU_MODEL, GPUS = "faults-gpu", 4
 CPU_TYPE, GPU_TYPE = "faults-cpu", "faults-gpu"
@@ -144,6 +145,33 @@ class World:
             for one in self.watch.seen:
                 file.write(f"{one.at:.3f} {one.source} {one.kind} {one.subject} {one.endpoint} {one.old} → {one.new}"
                            f" {one.labels.get('name', '')}\n")  # fmt: skip
+
+
+class Worlds:
+    """A world as long as it is whole; a new one after a failure. Nothing is left at the end."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._world: World | None = None
+
+    def __enter__(self) -> Worlds:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def get(self) -> World:
+        """The present one."""
+        if self._world is None:
+            self._world = self._stack.enter_context(running_world())
+        return self._world
+
+    def throw_away(self, seed: int) -> None:
+        """Keep its logs under that seed, and end it."""
+        if self._world is not None:
+            self._world.keep(KEPT / f"seed-{seed}")
+        self._world = None
+        self._stack.close()
 
 
 @contextmanager
