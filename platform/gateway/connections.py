@@ -3,28 +3,48 @@ out still has to finish.
 
 Envoy's own figures cannot tell: its counters for a host go when the host does. The kernel can: Envoy closes an idle
 connection to a host that has left its cluster, and a busy one when its request has ended; one HTTP/1.1 connection
-carries one request. (Seen with 1.40: streams, WebSockets and uploads; see test_gateway_draining.)
+carries one request. (Seen with 1.40: streams, WebSockets and uploads; tests/integration/test_gateway_draining.py.)
 
-Linux only. Sources: proc(5) on /proc/pid/net/tcp, its columns and its byte order; include/net/tcp_states.h.
+Linux only: the kernel is asked for the live connections alone, as a machine has thousands that only wait for their
+number to be free again. Sources: sock_diag(7); the structures are those of linux/inet_diag.h.
 """
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import socket
+import struct
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.targets import address_text
 
-_LISTEN = "0A"
 # Two counts that close together would say the same thing twice.
 SPACING_S = 0.15
 _COST = 20  # a count that took t seconds is not repeated within 20 t
+
+_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY = 4, 20
+_NLM_F_REQUEST_DUMP = 0x301
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+# Neither SYN_RECV, TIME_WAIT, LISTEN nor NEW_SYN_RECV (net/tcp_states.h): those are nobody's open connection.
+_STATES = 0xFFF & ~(1 << 3 | 1 << 6 | 1 << 10)
+_HEADER = struct.Struct("=IHHII")
+_REQUEST = struct.Struct("=BBBxI48x")
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """own_port: this side's. other: "host:port". inode: of this side's socket, 0 if no process has it open."""
+
+    own_port: int
+    other: str
+    inode: int
 
 
 def count(pid: int, own_port: int, inside: Set[str]) -> dict[str, int] | None:
@@ -32,28 +52,53 @@ def count(pid: int, own_port: int, inside: Set[str]) -> dict[str, int] | None:
 
     own_port: where its clients connect. None where this machine does not tell.
     """
+    if sys.platform != "linux":
+        return None
     try:
         # Connections first: one that is opened in between is missed this time, and not taken for somebody else's.
-        found = [*_connections(pid, "tcp", own_port), *_connections(pid, "tcp6", own_port)]
-        outside = [(inode, address) for inode, address in found if address not in inside]
+        found = [*_connections(socket.AF_INET), *_connections(socket.AF_INET6)]
+        outside = [c for c in found if c.inode and c.own_port != own_port and c.other not in inside]
         mine = _sockets(pid) if outside else set()
     except (FileNotFoundError, ProcessLookupError):
-        return {} if sys.platform == "linux" else None  # on Linux: the process has ended, and they with it
-    except OSError:
+        return {}  # the process has ended, and its connections with it
+    except (OSError, struct.error):
         return None
-    return dict(Counter(address for inode, address in outside if inode in mine))
+    return dict(Counter(connection.other for connection in outside if connection.inode in mine))
 
 
-def _connections(pid: int, table: str, own_port: int) -> Iterator[tuple[str, str]]:
-    """(inode, other side) of each connection in the process's network namespace that is not one of its clients'."""
-    own = f":{own_port:04X}"
-    for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[3] != _LISTEN and not fields[1].endswith(own):
-            yield fields[9], _address(fields[2])
+def _connections(family: socket.AddressFamily) -> Iterator[_Connection]:
+    """All open TCP connections of this network namespace, which is Envoy's, too."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
+        kernel.settimeout(2)
+        request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _STATES)
+        length = _HEADER.size + len(request)
+        kernel.send(_HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0) + request)
+        while True:
+            data = kernel.recv(1 << 18)
+            at = 0
+            while at < len(data):
+                length, kind, *_ = _HEADER.unpack_from(data, at)
+                if kind == _NLMSG_DONE:
+                    return
+                if kind == _NLMSG_ERROR:
+                    number = -struct.unpack_from("=i", data, at + _HEADER.size)[0]
+                    raise OSError(number, errno.errorcode.get(number, "the kernel does not tell"))
+                yield _connection(family, data[at + _HEADER.size : at + length])
+                at += (length + 3) & ~3
 
 
-def _sockets(pid: int) -> set[str]:
+def _connection(family: socket.AddressFamily, message: bytes) -> _Connection:
+    """From a struct inet_diag_msg: ports and addresses in the network's byte order, the rest in the machine's."""
+    own_port, port = struct.unpack_from("!HH", message, 4)
+    raw = message[24:28] if family == socket.AF_INET else message[24:40]
+    host = ipaddress.ip_address(raw)
+    if isinstance(host, ipaddress.IPv6Address):
+        host = host.ipv4_mapped or host
+    (inode,) = struct.unpack_from("=I", message, 68)
+    return _Connection(own_port, address_text(str(host), port), inode)
+
+
+def _sockets(pid: int) -> set[int]:
     """Inodes of the process's open sockets."""
     found = set()
     for entry in os.scandir(f"/proc/{pid}/fd"):
@@ -62,18 +107,8 @@ def _sockets(pid: int) -> set[str]:
         except FileNotFoundError:  # closed since
             continue
         if target.startswith("socket:["):
-            found.add(target[8:-1])
+            found.add(int(target[8:-1]))
     return found
-
-
-def _address(text: str) -> str:
-    """The kernel writes each 32-bit word of an address in the machine's own byte order."""
-    host, _, port = text.partition(":")
-    raw = b"".join(int(host[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(host), 8))
-    if len(raw) == 4:
-        return address_text(socket.inet_ntoa(raw), int(port, 16))
-    wide = ipaddress.IPv6Address(raw)
-    return address_text(str(wide.ipv4_mapped or wide), int(port, 16))
 
 
 class Counts:

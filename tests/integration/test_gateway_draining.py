@@ -195,7 +195,7 @@ def test_an_agent_that_comes_back_knows_of_streams_from_before(watched: Watched)
     held = start(watched)
     with stream(watched, held) as finish:
         watched.publish(endpoint(NAME, watched.world.replica()))
-        watched.stays_for(0.8, held.target, 1)
+        watched.stays_for(1.5, held.target, 1)
         watched.world.gateway.signal(signal.SIGKILL)
         since = len(watched.world.plane.polls)
         watched.world.gateway.start()
@@ -204,7 +204,7 @@ def test_an_agent_that_comes_back_knows_of_streams_from_before(watched: Watched)
             watched.leaving(held.target, number).streams == 0
             for number in range(since, len(watched.world.plane.polls))
         )
-        watched.stays_for(0.8, held.target, 1)
+        watched.stays_for(1.5, held.target, 1)
         finish()
         until(lambda: watched.is_out(held.target), SOON_S, "the stream has ended")
 
@@ -216,7 +216,7 @@ def test_two_streams_to_two_replicas_are_told_apart(watched: Watched) -> None:
         watched.publish(endpoint(NAME, second.replica))
         with stream(watched, second) as finish_second:
             watched.publish(endpoint(NAME, watched.world.replica()))
-            watched.stays_for(0.8, second.target, 1)
+            watched.stays_for(1.5, second.target, 1)
             finish_first()
             until(lambda: watched.is_out(first.target), SOON_S, "the first stream has ended")
             assert watched.leaving(second.target) == Leaving(True, 1)
