@@ -34,6 +34,7 @@ SHORT_TAIL = 2000
 STRANGER_S = 3600.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _BLOCK = 65536
+_TAIL_BYTES = 4_000_000
 
 
 def folder() -> Path:
@@ -113,7 +114,7 @@ def _cut_to_end(path: Path, limit: int) -> None:
     if size <= limit:
         return
     with path.open("r+b") as file:
-        file.seek(size - limit)
+        file.seek(size - limit - 1)
         file.readline(limit)
         source = file.tell()
         target = 0
@@ -151,8 +152,10 @@ def last_lines(replica: Replica, count: int = log_tail.LINES) -> list[str]:
 def _tail_of(path: Path, count: int) -> list[str]:
     try:
         with path.open("rb") as file:
-            most = count * log_tail.LINE_CHARACTERS
-            file.seek(max(0, path.stat().st_size - min(most, 4_000_000)))
+            skipped = max(0, path.stat().st_size - _TAIL_BYTES)
+            file.seek(skipped)
+            if skipped:
+                file.readline()
             lines = deque(file, maxlen=count)
     except OSError as error:
         log.warning("the kept log %s could not be read: %s", path.name, error)
