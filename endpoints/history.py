@@ -123,7 +123,7 @@ def rows_of(endpoint: Endpoint) -> QuerySet[Revision]:
     """Its revisions with what an entry needs of them, newest first."""
     return (
         Revision.objects.filter(endpoint=endpoint)
-        .select_related("model", "instance_type", "restores", "created_by")
+        .select_related("model__framework", "instance_type", "restores", "created_by")
         .order_by("-number")
     )
 

@@ -77,7 +77,9 @@ def diff(before: Configuration | None, after: Configuration) -> list[Change]:
     if before.instance_type.pk != after.instance_type.pk:
         old, new = before.instance_type.pk, after.instance_type.pk
         changes.append(_change("instance_type", _("instance type"), (old, old), (new, new)))
-    changes += _settings(before.settings, after.settings)
+    if before.settings != after.settings:
+        labels = {**_labels(before.model), **_labels(after.model)}
+        changes += _settings(before.settings, after.settings, labels)
     changes += _environment(before.environment, after.environment)
     return changes
 
@@ -96,7 +98,13 @@ def _change(name: str, label: str, before: tuple[Any, str], after: tuple[Any, st
     return Change(name, CHANGED, before[0], after[0], label, f"{before[1]} → {after[1]}")
 
 
-def _settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+def _labels(model: RegisteredModel) -> dict[str, str]:
+    """What the framework's settings are called on the form."""
+    rows = model.framework.definition.get("settings", ())
+    return {str(row["key"]): _(str(row["label"])) for row in rows if row.get("label")}
+
+
+def _settings(before: Mapping[str, Any], after: Mapping[str, Any], labels: Mapping[str, str]) -> list[Change]:
     changes = []
     for key in sorted({*before, *after}):
         old, new = before.get(key), after.get(key)
@@ -104,7 +112,7 @@ def _settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Chang
             continue
         kind = CHANGED if key in before and key in after else ADDED if key in after else REMOVED
         said = f"{_shown(old)} → {_shown(new)}"
-        changes.append(Change(f"settings.{key}", kind, old, new, key, said))
+        changes.append(Change(f"settings.{key}", kind, old, new, labels.get(key, key), said))
     return changes
 
 

@@ -145,7 +145,9 @@ def rollback_endpoint(
     """
     with transaction.atomic():
         locked = _lock(endpoint)
-        wanted = locked.revisions.select_related("model", "instance_type").filter(number=number).first()
+        wanted = (
+            locked.revisions.select_related("model__framework", "instance_type").filter(number=number).first()
+        )
         if wanted is None:
             raise ValidationError({"revision": [_("There is no revision %(number)s.") % {"number": number}]})
         if locked.revision and revisions.same(

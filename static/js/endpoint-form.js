@@ -88,7 +88,9 @@
   form.addEventListener("click", function (event) {
     var box = form.querySelector("[data-variables]");
     if (event.target.closest("[data-variable-add]")) {
-      box.appendChild(box.parentNode.querySelector("template").content.cloneNode(true));
+      var last = box.lastElementChild;
+      var empty = last && Array.prototype.every.call(last.querySelectorAll("input"), function (input) { return !input.value; });
+      if (!empty) box.appendChild(box.parentNode.querySelector("template").content.cloneNode(true));
       box.lastElementChild.querySelector("input").focus();
     }
     var remove = event.target.closest("[data-variable-remove]");
