@@ -33,6 +33,7 @@ RUN_BY = {
     "make test": "test_developers_commands",
     "make lint": "test_developers_commands",
     "make bench": "test_developers_commands",
+    "make faults SEEDS=20": "test_developers_commands",
 }
 
 
@@ -100,3 +101,5 @@ def test_developers_commands() -> None:
     assert " passed" in sh("make test ARGS='tests/unit/test_reconciler_plan.py -n0'", **one_worker)
     assert "all clean" in sh("make lint ARGS=guards")
     assert "token calls per web process" in sh("make bench ARGS=tokens")
+    # The scenarios themselves are tests: tests/faults/test_faults.py.
+    assert "Fault injection on the real stack" in sh("make faults SEEDS=20 ARGS=--help")
