@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from django.conf import settings
+
 from endpoints.models import Endpoint, Replica, Revision
 from registry import spec
 from registry.facts import facts_of
@@ -111,4 +113,5 @@ def container_spec(replica: Replica, endpoint: Endpoint) -> ContainerSpec:
         network=endpoint.project_id,
         node=replica.node_id or "",
     )
-    return replace(built, env={**built.env, **revision.environment})
+    variables = {**built.env, **revision.environment}
+    return replace(built, env=variables, log_bytes=settings.BERTH_REPLICA_LOG_BYTES)

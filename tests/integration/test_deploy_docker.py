@@ -12,7 +12,7 @@ import httpx
 import pytest
 import redis
 
-from endpoints import services
+from endpoints import replica_logs, services
 from endpoints.errors import describe
 from endpoints.models import Endpoint, InstanceType, Replica
 from endpoints.reconciler import apply, observe
@@ -288,3 +288,30 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A health deadline that a test can wait for."""
     real = observe.health_check
     monkeypatch.setattr(observe, "health_check", lambda revision: replace(real(revision), timeout_s=3))
+
+
+def test_the_log_of_a_replica_that_was_stopped_is_kept_until_its_endpoint_goes(
+    drive: Driver, editor_actor: Actor, tiny: RegisteredModel
+) -> None:
+    endpoint = drive.to(new_endpoint(editor_actor, tiny), "ACTIVE")
+    replica = endpoint.replicas.get()
+    assert replica_logs.kept_file(replica.name) is None
+    services.pause_endpoint(actor=editor_actor, endpoint=endpoint)
+    drive.until(endpoint, lambda item: item.replicas.filter(state="stopped").exists())
+    replica.refresh_from_db()
+    assert replica_logs.last_lines(replica)
+    services.delete_endpoint(actor=editor_actor, endpoint=endpoint)
+    drive.gone(endpoint)
+    assert replica_logs.kept_file(replica.name) is None
+
+
+def test_the_whole_log_of_a_replica_that_failed_is_kept(
+    drive: Driver, editor_actor: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run_instead(
+        monkeypatch, "/opt/python/bin/python3", "-c", "print(*range(5000), sep='\\n'); raise SystemExit(3)"
+    )
+    _, replica, _ = failure_of(drive, new_endpoint(editor_actor, custom(editor_actor)))
+    path = replica_logs.kept_file(replica.name)
+    assert path is not None
+    assert path.read_text().split() == [str(number) for number in range(5000)]

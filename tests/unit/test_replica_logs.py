@@ -73,7 +73,7 @@ def test_pieces_may_be_cut_anywhere() -> None:
 
 @pytest.mark.parametrize("evil", ["\r", "\x1b", "\x1b[", "\x1b]", "\x1b[1", "a\r", "\x9b0"])
 def test_no_text_makes_it_slow(evil: str) -> None:
-    text = "\r" + evil * (2_000_000 // len(evil)) + "y" * 1_000_000
+    text = "\r" + evil * (300_000 // len(evil)) + "y" * 300_000
     began = time.monotonic()
     for _ in cleaned([text.encode()]):
         pass
