@@ -120,7 +120,7 @@ class EndpointPage(Page):
         )
         replicas = tuple(
             Replica.objects.filter(endpoint=self.endpoint_id).values_list(
-                "id", "state", "healthy_since", "ended_at", "reason_code"
+                "id", "state", "node_id", "healthy_since", "unhealthy_since", "ended_at", "reason_code"
             )
         )
         phases = DeployPhase.objects.filter(replica__endpoint=self.endpoint_id).aggregate(

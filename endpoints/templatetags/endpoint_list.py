@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString
 
 from endpoints import events, presenting, revisions
 from endpoints.errors import describe
+from endpoints.estimates import about
 from endpoints.history import RevisionState
 from endpoints.models import Endpoint, Event, ReplicaState
 from endpoints.selectors import ListQuery
@@ -114,3 +115,9 @@ def took(seconds: float | None) -> str:
     if seconds < 3600:
         return f"{int(seconds // 60)} min {int(seconds % 60)} s"
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+
+
+@register.filter
+def roughly(seconds: float) -> str:
+    """A usual duration: rounded up as estimates are, and on one line."""
+    return about(seconds).replace(" ", "\u00a0")

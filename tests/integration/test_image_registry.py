@@ -278,7 +278,7 @@ def test_a_pull_that_stands_still_is_said_on_the_page_and_by_the_api(
     assert phase.update(started_at=begun)
     page = editor_client.get(f"/inference/{endpoint.pk}/").content.decode()
     assert 'id="ep-alarm"' in page
-    assert "Pulling image usually takes 4.0 s" in page
+    assert "Pulling image usually takes about 4\u00a0s" in page
     row = editor_client.get(f"/api/v1/endpoints/{endpoint.pk}/replicas/").json()["results"][0]
     assert (row["stalled"]["phase"], row["stalled"]["usual_s"]) == ("pulling", 4.0)
     # And half a minute without a byte is said whatever is usual.

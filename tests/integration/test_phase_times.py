@@ -66,7 +66,7 @@ def test_the_second_deployment_says_when_it_will_be_over(
     assert re.search(r'data-eta-at="[^"]+Z?" data-eta-late-at="[^"]+">about \d+ s left', loading), loading[
         loading.index("ep-timeline") :
     ][:900]
-    assert "~ 35 s" in loading
+    assert "~ 35\u00a0s" in loading
     row = editor_client.get(f"/api/v1/endpoints/{second.pk}/replicas/").json()["results"][0]
     assert 30 < row["eta_s"] < 40
     assert (row["late"], row["stalled"]) == (False, None)
@@ -81,7 +81,7 @@ def test_the_second_deployment_says_when_it_will_be_over(
             "longer than usual" in text.partition('id="ep-timeline"')[2].partition("</section>")[0]
         ) is late
         assert ('id="ep-alarm"' in text) is stalled
-    assert "Loading model usually takes 35 s" in text
+    assert "Loading model usually takes about 35\u00a0s" in text
     assert f"/logs/?replica={replica.name}" in text.partition('id="ep-alarm"')[2]
     deployment = editor_client.get(f"/api/v1/endpoints/{second.pk}/").json()["deployment"]
     assert deployment["stalled"]["phase"] == "loading"
