@@ -15,7 +15,7 @@ import redis
 from asgiref.sync import async_to_sync
 
 from endpoints import log_tail, replica_logs
-from endpoints.watching.logs import Follower, Outbox
+from endpoints.watching.logs import Follower, Followers, Outbox
 from runtimes.contract import Runtime
 from tests.contract.drivers import DockerDriver
 from tests.support_processes import eventually
@@ -128,6 +128,39 @@ def test_a_container_that_prints_without_end_hurts_nobody(
 def _ticks(reader: Reader) -> list[tuple[float, str]]:
     """Lines of `tick` hold the machine's monotonic clock."""
     return [(at, line) for at, line in reader.came if line[0].isdigit()]
+
+
+def test_a_page_sees_every_line_once_though_the_watcher_is_killed_and_redis_is_emptied(
+    driver: DockerDriver, redis_server: redis.Redis
+) -> None:
+    spec = driver.spec("a", "slowly", "80")
+    driver.runtime.start(spec)
+    reader = Reader(spec.name)
+
+    def lines() -> list[str]:
+        reader.read()
+        return [line for _, line in reader.came]
+
+    killed = Outbox()
+    Follower(driver.runtime, spec.name, killed).thread.start()
+    eventually(lambda: killed.send() or len(lines()) >= 10, "the first lines", 20)
+    # From here on the first watcher is as good as dead: what it still reads is told to nobody.
+    time.sleep(1)
+    outbox = Outbox()
+    followers = Followers(driver.another(), outbox)
+    followers.by_name[spec.name] = Follower(followers.runtime, spec.name, outbox)
+    followers.by_name[spec.name].thread.start()
+    eventually(lambda: outbox.send() or len(lines()) >= 40, "more lines", 20)
+    assert lines() == [f"line {number}" for number in range(len(lines()))]
+
+    redis_server.flushall()
+    eventually(lambda: outbox.send() or outbox.lost, "the loss is noticed", 20)
+    followers.restore()
+    late = Reader(spec.name)
+    late.read()
+    shown = [line for _, line in late.came]
+    assert shown == [f"line {number}" for number in range(len(shown))]
+    assert len(shown) > 40, "who opens the page now sees what was printed before"
 
 
 def test_what_was_printed_last_outlives_the_container(driver: DockerDriver, home: Path) -> None:
