@@ -23,6 +23,7 @@ GROUPS = {
     "memory": "tests.bench.memory",
     "deploy": "tests.bench.deploy",
     "paint": "tests.bench.paint",
+    "rollout": "tests.bench.rollout",
     "sweep": "tests.bench.sweep",
     "snapshot": "tests.bench.snapshot",
     "listing": "tests.bench.listing",
