@@ -135,7 +135,7 @@ class Migration(migrations.Migration):
                 ),
                 ("cpus_set", models.FloatField(blank=True, null=True, verbose_name="CPUs")),
                 ("memory_gib_set", models.FloatField(blank=True, null=True, verbose_name="RAM (GiB)")),
-                ("cpu_overcommit", models.FloatField(default=4, verbose_name="CPU overcommitment")),
+                ("cpu_overcommit", models.FloatField(default=8, verbose_name="CPU overcommitment")),
                 ("schedulable", models.BooleanField(default=True, verbose_name="takes new replicas")),
                 ("seen_at", models.DateTimeField(blank=True, editable=False, null=True)),
                 (

@@ -22,7 +22,7 @@ class Node(models.Model):
     memory_bytes = models.BigIntegerField(_("memory found"), default=0, editable=False)
     cpus_set = models.FloatField(_("CPUs"), null=True, blank=True)
     memory_gib_set = models.FloatField(_("RAM (GiB)"), null=True, blank=True)
-    cpu_overcommit = models.FloatField(_("CPU overcommitment"), default=4)
+    cpu_overcommit = models.FloatField(_("CPU overcommitment"), default=8)
     schedulable = models.BooleanField(_("takes new replicas"), default=True)
     seen_at = models.DateTimeField(null=True, blank=True, editable=False)
 

@@ -17,6 +17,7 @@ from endpoints.queue import pull_soon
 from endpoints.reconciler import phases
 from endpoints.reconciler.evidence import cause_of, collect
 from endpoints.reconciler.lease import Lease
+from endpoints.reconciler.observe import view_of
 from endpoints.reconciler.state import (
     Action,
     Create,
@@ -136,6 +137,8 @@ def _create(action: Create, endpoint: Endpoint, runtime: Runtime) -> None:
         queued = endpoint.requested_at if action.attempt == 1 else now
         phases.enter(str(replica.id), PhaseName.QUEUED, min(queued, now))
         phases.enter(str(replica.id), PhaseName.SCHEDULING, now)
+    # At once, if there is room; where there is none, the planner asks again.
+    _place(view_of(replica), runtime)
 
 
 def _forget_old(endpoint: Endpoint) -> None:

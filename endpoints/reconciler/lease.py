@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -39,6 +40,10 @@ class Lease:
     def write(self, **columns: Any) -> bool:
         """Write findings and keep the lease. False: it had been lost, and nothing was written."""
         return bool(self._mine().update(**columns))
+
+    def write_if(self, unchanged: Mapping[str, Any], **columns: Any) -> bool:
+        """`write`, but only while these columns still have these values. False: nothing was written."""
+        return bool(self._mine().filter(**unchanged).update(**columns))
 
     def finish(self) -> bool:
         """Give the lease back. False: it had been lost."""

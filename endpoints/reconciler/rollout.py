@@ -71,7 +71,7 @@ def _place_is_needed(desired: Desired, replicas: Sequence[ReplicaView]) -> bool:
 
 def to_create(desired: Desired, replicas: Sequence[ReplicaView], now: datetime) -> Iterator[Create]:
     """The replicas that are missing and may be made now."""
-    room = _allowed(desired, replicas)
+    room, updating = _allowed(desired, replicas), is_updating(desired, replicas)
     for slot in range(1, desired.wanted + 1):
         if room <= 0:
             return
@@ -79,10 +79,10 @@ def to_create(desired: Desired, replicas: Sequence[ReplicaView], now: datetime) 
         if any(is_live(item) and item.state != "draining" and is_current(desired, item) for item in mine):
             continue
         failures = failures_in_a_row([item for item in mine if is_current(desired, item)], desired.generation)
-        if failures and is_final(failures[0]):
-            continue
         due = next_try(failures)
-        if due is not None and now < due:
+        if (failures and is_final(failures[0])) or (due is not None and now < due):
+            if updating:
+                return  # an update that fails in one place is not tried in the others: the old ones serve there
             continue
         room -= 1
         yield Create(slot, attempt=max((item.attempt for item in mine), default=0) + 1)

@@ -84,4 +84,4 @@ def _has_work(endpoint: Endpoint, rows: Sequence[Replica], seen: Observed, runti
     if (verdict.status, verdict.reason) != (endpoint.status, endpoint.reason_code):
         return True
     told = conditions.as_json(step.conditions, endpoint.generation, endpoint.conditions, now.isoformat())
-    return told != endpoint.conditions
+    return bool(told != endpoint.conditions)

@@ -1,0 +1,222 @@
+"""Updates with the real reconciler on the fake engine: one replica after another, without a gap, and back if they
+fail."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+import redis
+from django.utils import timezone
+
+from endpoints import services
+from endpoints.models import Endpoint, Gpu, HeldAddress, Node, Region, Replica, ReplicaState
+from endpoints.reconciler import probe, retries
+from iam.actors import Actor
+from runtimes.fake import FakeEngine, FakeRuntime
+from tests import support_deploy
+from tests.support_deploy import Driver
+from tests.support_endpoints import load_data, new_endpoint, ready_model
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.redis]
+
+
+class Sick:
+    """Which containers never give a healthy answer: those whose name holds one of these."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def healthy(self, urls: dict[str, str]) -> frozenset[str]:
+        return frozenset(name for name in urls if not any(part in name for part in self.names))
+
+
+@pytest.fixture
+def sick(monkeypatch: pytest.MonkeyPatch) -> Sick:
+    found = Sick()
+    monkeypatch.setattr(probe, "healthy", found.healthy)
+    return found
+
+
+@pytest.fixture
+def runtime() -> FakeRuntime:
+    return FakeRuntime(engine=FakeEngine())
+
+
+@pytest.fixture
+def drive(
+    runtime: FakeRuntime, redis_server: redis.Redis, sick: Sick, monkeypatch: pytest.MonkeyPatch
+) -> Driver:
+    load_data()
+    monkeypatch.setattr(
+        support_deploy, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _seconds: None)
+    )
+    return Driver(runtime)
+
+
+def active(drive: Driver, actor: Actor, replicas: int = 2) -> Endpoint:
+    return drive.to(new_endpoint(actor, min_replicas=replicas, max_replicas=4), "ACTIVE")
+
+
+def serving(endpoint: Endpoint) -> set[tuple[int, int]]:
+    """(slot, revision number) of all that requests are sent to."""
+    rows = endpoint.replicas.filter(state=ReplicaState.READY)
+    return set(rows.values_list("slot", "revision__number"))
+
+
+def settled(endpoint: Endpoint) -> bool:
+    return endpoint.status == "ACTIVE" and endpoint.revision_id == endpoint.stable_revision_id
+
+
+def test_an_update_replaces_one_after_another_and_becomes_what_to_go_back_to(
+    drive: Driver, runtime: FakeRuntime, editor_actor: Actor
+) -> None:
+    endpoint = active(drive, editor_actor)
+    assert endpoint.stable_revision_id == endpoint.revision_id
+    services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 256}})
+    most = []
+
+    def watch(item: Endpoint) -> bool:
+        live = item.replicas.filter(state__in=("waiting", "starting", "ready"))
+        most.append(live.count())
+        assert len(serving(item)) >= 2, "less than wanted serve"
+        return settled(item) and serving(item) == {(1, 2), (2, 2)}
+
+    endpoint = drive.until(endpoint, watch)
+    assert max(most) == 3, "one more than wanted, never two"
+    drive.until(endpoint, lambda item: not item.replicas.filter(state="draining").exists())
+    assert len(runtime.list()) == 2
+    assert not HeldAddress.objects.exists(), "every gateway had confirmed before a container went"
+
+
+def test_an_update_that_does_not_get_healthy_is_taken_back_and_the_endpoint_serves_on(
+    drive: Driver, runtime: FakeRuntime, sick: Sick, editor_actor: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = active(drive, editor_actor)
+    monkeypatch.setattr(retries, "BACK_OFF", retries.BACK_OFF / 1000)
+    sick.names = {"-v2-"}
+    services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 256}})
+
+    def crash(item: Endpoint) -> bool:
+        assert len(serving(item)) == 2
+        for replica in item.replicas.filter(state="starting", revision__number=2):
+            runtime.engine.exits(replica.name, 3)
+        return bool(item.failed_update)
+
+    drive.until(endpoint, crash)
+    endpoint = drive.to(endpoint, "DEGRADED")
+    endpoint = drive.until(endpoint, lambda item: len(runtime.list()) == 2)
+    assert serving(endpoint) == {(1, 1), (2, 1)}
+    assert (endpoint.reason_code, endpoint.failed_update["revision"]) == ("container_exited", 2)
+    assert endpoint.revision is not None
+    assert endpoint.revision.number == 1
+    failed = endpoint.revisions.get(number=2)
+    assert (failed.failed_code, failed.failed_params["exit_code"]) == ("container_exited", 3)
+    assert "logs" not in failed.failed_params
+    told = endpoint.events.get(kind="revision.taken_back")
+    assert (told.params["number"], told.params["serving"]) == (2, 1)
+    attempts = endpoint.replicas.filter(revision__number=2, state="failed")
+    assert attempts.count() == 3
+    sick.names = set()
+    services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 128}})
+    endpoint = drive.until(endpoint, settled)
+    assert endpoint.failed_update == {}
+    assert serving(endpoint) == {(1, 3), (2, 3)}
+
+
+def test_a_persons_next_change_wins_over_taking_back(
+    drive: Driver, runtime: FakeRuntime, sick: Sick, editor_actor: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = active(drive, editor_actor, replicas=1)
+    sick.names = {"-v2-"}
+    services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 256}})
+    drive.until(endpoint, lambda item: item.replicas.filter(state="starting").exists())
+    services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 128}})
+    endpoint = drive.until(endpoint, settled)
+    assert serving(endpoint) == {(1, 3)}
+    assert endpoint.failed_update == {}
+    assert not endpoint.events.filter(kind="revision.taken_back").exists()
+
+
+def test_a_restart_replaces_all_without_a_gap(drive: Driver, editor_actor: Actor) -> None:
+    endpoint = active(drive, editor_actor)
+    before = set(endpoint.replicas.values_list("pk", flat=True))
+    services.restart_endpoint(actor=editor_actor, endpoint=endpoint)
+
+    def renewed(item: Endpoint) -> bool:
+        ready = set(item.replicas.filter(state="ready").values_list("pk", flat=True))
+        assert len(ready) >= 2
+        return not ready & before and item.status == "ACTIVE"
+
+    endpoint = drive.until(endpoint, renewed)
+    assert endpoint.revision is not None
+    assert endpoint.revision.number == 1, "a restart is no revision"
+
+
+def test_one_replica_that_keeps_failing_takes_nobody_with_it(
+    drive: Driver, runtime: FakeRuntime, sick: Sick, editor_actor: Actor
+) -> None:
+    endpoint = active(drive, editor_actor)
+    victim = endpoint.replicas.get(slot=2)
+    sick.names = {"-r2-"}
+    runtime.engine.exits(victim.name, 137)
+
+    def crash(item: Endpoint) -> bool:
+        assert (1, 1) in serving(item)
+        for replica in item.replicas.filter(state="starting"):
+            runtime.engine.exits(replica.name, 1)
+        return item.replicas.filter(slot=2, state="failed").count() == 2 and item.status == "DEGRADED"
+
+    endpoint = drive.until(endpoint, crash)
+    for _ in range(20):
+        drive.step(endpoint)
+    assert endpoint.replicas.filter(slot=2).count() == 2, "the next attempt waits for its time"
+    assert not Replica.objects.filter(slot=2, claimed=True).exists(), "and holds nothing until then"
+    endpoint.replicas.filter(slot=2).update(ended_at=timezone.now() - retries.BACK_OFF_LIMIT)
+    sick.names = set()
+    assert serving(drive.to(endpoint, "ACTIVE")) == {(1, 1), (2, 1)}
+
+
+def test_with_an_interruption_allowed_the_old_one_goes_first(
+    drive: Driver, runtime: FakeRuntime, editor_actor: Actor
+) -> None:
+    Node.objects.all().delete()
+    node = Node.objects.create(name="local", region=Region.objects.get(), cpus=64, memory_bytes=2**38)
+    Gpu.objects.create(uuid="GPU-1", node=node, model="rtx2080ti", vram_bytes=11 * 2**30)
+    model = ready_model(editor_actor.project, framework="vllm", weights_path="/nowhere/m", entry_file="")
+    endpoint = drive.to(
+        new_endpoint(editor_actor, model, instance_type="g1-standard-4x16-1rtx2080ti"), "ACTIVE"
+    )
+    assert Gpu.objects.get().replica == endpoint.replicas.get()
+    services.update_endpoint(
+        actor=editor_actor,
+        endpoint=endpoint,
+        changes={"environment": {"COLOUR": "blue"}},
+        allow_interruption=True,
+    )
+
+    def one_at_a_time(item: Endpoint) -> bool:
+        assert len(runtime.list()) <= 1
+        return settled(item)
+
+    endpoint = drive.until(endpoint, one_at_a_time)
+    assert serving(endpoint) == {(1, 2)}
+    assert Gpu.objects.get().replica == endpoint.replicas.get(state="ready")
+
+
+def test_pausing_releases_everything_and_deleting_leaves_nothing(
+    drive: Driver, runtime: FakeRuntime, editor_actor: Actor
+) -> None:
+    endpoint = active(drive, editor_actor, replicas=3)
+    services.pause_endpoint(actor=editor_actor, endpoint=endpoint)
+    drive.until(endpoint, lambda item: item.reason_code == "paused")
+    assert runtime.list() == []
+    assert not Replica.objects.filter(claimed=True).exists()
+    services.resume_endpoint(actor=editor_actor, endpoint=endpoint)
+    endpoint = drive.to(endpoint, "ACTIVE")
+    services.delete_endpoint(actor=editor_actor, endpoint=endpoint)
+    drive.gone(endpoint)
+    assert runtime.list() == []
+    assert runtime.networks() == []
+    assert not Replica.objects.exists()
