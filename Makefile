@@ -47,5 +47,5 @@ locks:  ## pin and hash the dependencies named in pyproject.toml
 
 messages:  ## collect the strings that users see into platform/locale
 	@$(SETUP) dev
-	@$(BIN)/python manage.py makemessages --locale vi --no-obsolete --ignore var --ignore node_modules --ignore .venv
+	@$(BIN)/python manage.py makemessages --locale vi --no-obsolete --no-location --ignore var --ignore node_modules --ignore .venv
 	@$(BIN)/python manage.py compilemessages --ignore .venv
