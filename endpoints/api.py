@@ -21,6 +21,7 @@ from rest_framework.response import Response
 from config.api import ProjectViewSet
 from config.pagination import CursorPagination
 from endpoints import fixes, history, log_answers, replica_logs, services
+from endpoints.capacity_api import routes as capacity_routes
 from endpoints.fix_api import FixRequestSerializer
 from endpoints.models import Endpoint, Event, InstanceType, Region
 from endpoints.replica_api import EndpointDetailSerializer, ReplicaSerializer
@@ -278,4 +279,5 @@ routes = [
     ("endpoints", EndpointViewSet, "endpoint"),
     ("regions", RegionViewSet, "region"),
     ("instance-types", InstanceTypeViewSet, "instance-type"),
+    *capacity_routes,
 ]

@@ -3,7 +3,7 @@
 from django.urls import path, re_path
 from django.views.i18n import set_language
 
-from endpoints.views import detail, editing, fixing, frame, home, listing, revisions
+from endpoints.views import detail, editing, fixing, frame, home, listing, machines, revisions
 
 app_name = "endpoints"
 
@@ -14,6 +14,7 @@ urlpatterns = [
     path("console/project/", frame.switch_project, name="switch_project"),
     path("console/region/", frame.switch_region, name="switch_region"),
     path("console/language/", set_language, name="set_language"),
+    path("administration/machines/", machines.machines, name="machines"),
     path("inference/", listing.endpoint_list, name="list"),
     re_path(r"^inference/bulk/(?P<verb>pause|resume|delete)/$", listing.bulk, name="bulk"),
     path("inference/create/", editing.create, name="create"),

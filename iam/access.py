@@ -17,6 +17,20 @@ P = ParamSpec("P")
 View = Callable[Concatenate[HttpRequest, P], HttpResponse]
 
 
+def require_staff(view: View[P]) -> View[P]:
+    """For what belongs to the platform and to no project: anonymous people go to sign-in, others get a 403 page."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        if not request.user.is_authenticated:
+            return redirect_to_login(request.get_full_path())
+        if not request.user.is_staff:
+            raise PermissionDenied(_("This is for the platform's admins."))
+        return view(request, *args, **kwargs)
+
+    return guarded
+
+
 def require(permission: Permission) -> Callable[[View[P]], View[P]]:
     """Anonymous people go to sign-in; people without `permission` in the present project get a 403 page."""
 

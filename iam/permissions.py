@@ -32,6 +32,14 @@ class RolePermission(BasePermission):
         return bool(actor.may(needed(request, view)))
 
 
+class PlatformStaff(BasePermission):
+    """For what belongs to the platform and to no project. Service accounts belong to one: never."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """Whether a person of the platform's staff calls."""
+        return bool(request.user and request.user.is_active and getattr(request.user, "is_staff", False))
+
+
 def needed(request: Request, view: APIView) -> Permission:
     """The permission that this call needs."""
     declared: dict[str, Permission] = getattr(view, "permissions", {})

@@ -8,11 +8,11 @@ leaked    a container of ours is on it without a claim that lives, or a claim is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from django.db.models import Count, Max, Sum
+from django.db.models import Count, Max, QuerySet, Sum
 from django.utils import timezone
 
 from endpoints.models import Gpu, Node, Replica
@@ -78,9 +78,9 @@ class NodeEntry:
         return "away" if self.away else "ready" if self.node.schedulable else "cordoned"
 
 
-def nodes() -> list[NodeEntry]:
-    """All machines by region and name, with their GPUs: five queries at any size."""
-    rows = list(Node.objects.select_related("region").order_by("region", "name"))
+def nodes(only: Sequence[Node] | None = None) -> list[NodeEntry]:
+    """These machines, or all by region and name, with their GPUs: five queries at any size."""
+    rows = list(Node.objects.select_related("region").order_by("region", "name")) if only is None else only
     latest = {
         row["region"]: row["seen"]
         for row in Node.objects.values("region").annotate(seen=Max("seen_at")).order_by()
@@ -93,7 +93,7 @@ def nodes() -> list[NodeEntry]:
         .order_by()
     }
     by_node: dict[str, list[GpuEntry]] = {row.name: [] for row in rows}
-    for entry in gpus():
+    for entry in gpus(_rows().filter(node__in=list(by_node))):
         by_node[entry.gpu.node_id].append(entry)
     return [
         NodeEntry(
@@ -111,15 +111,17 @@ def nodes() -> list[NodeEntry]:
     ]
 
 
-def gpus() -> list[GpuEntry]:
-    """All GPUs by machine and index: two queries."""
-    rows = list(
-        Gpu.objects.select_related("node", "replica__endpoint__project").order_by("node", "index", "uuid")
-    )
+def gpus(only: Iterable[Gpu] | None = None) -> list[GpuEntry]:
+    """These GPUs, or all by machine and index: two queries."""
+    rows = list(_rows() if only is None else only)
     names = {str(item.get("name")) for row in rows for item in row.use if item.get("kind") == "ours"}
     on_them = {replica.name: replica for replica in Replica.objects.filter(name__in=names)} if names else {}
     now = timezone.now()
     return [entry(row, on_them, now) for row in rows]
+
+
+def _rows() -> QuerySet[Gpu]:
+    return Gpu.objects.select_related("node", "replica__endpoint__project").order_by("node", "index", "uuid")
 
 
 def entry(gpu: Gpu, replicas: Mapping[str, Replica], now: datetime) -> GpuEntry:

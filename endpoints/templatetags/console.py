@@ -115,7 +115,17 @@ _MENU: tuple[tuple[_Text, tuple[tuple[_Text, str, str, str, Permission, bool], .
     ),
     (
         _("Platform"),
-        ((_("Administration"), "settings", "admin:index", "/admin/", Permission.VIEW, True),),
+        (
+            (
+                _("Machines and GPUs"),
+                "server",
+                "endpoints:machines",
+                "/administration/machines/",
+                Permission.VIEW,
+                True,
+            ),
+            (_("Administration"), "settings", "admin:index", "/admin/", Permission.VIEW, True),
+        ),
     ),
 )
 
@@ -196,6 +206,24 @@ def _status_label(status: str) -> str:
         if status in choices.values:
             return str(choices(status).label)
     return {"IMPORTING": str(_("Importing")), "READY": str(_("Ready"))}.get(status, status)
+
+
+GPU_STATES: dict[str, tuple[str, _Text]] = {
+    "free": ("idle", _("Free")),
+    "claimed": ("busy", _("Claimed")),
+    "used": ("good", _("Used")),
+    "foreign": ("warn", _("Foreign")),
+    "leaked": ("bad", _("Leaked")),
+    "missing": ("bad", _("Missing")),
+    "disabled": ("idle", _("Disabled")),
+}
+
+
+@register.simple_tag
+def gpu_badge(state: str) -> SafeString:
+    """The ledger's word for a GPU, coloured."""
+    tone, text = GPU_STATES[state]
+    return format_html('<span class="badge-state tone-{}">{}</span>', tone, text)
 
 
 @register.simple_tag

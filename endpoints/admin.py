@@ -1,0 +1,113 @@
+"""Places, machines and GPUs in Django's admin: what discovery can't know, and where it is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from endpoints.models import Gpu, InstanceType, Node, Region
+from endpoints.placement import wake
+
+
+@admin.register(Region)
+class RegionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Where endpoints can run."""
+
+    list_display = ("code", "name", "enabled")
+
+
+@admin.register(InstanceType)
+class InstanceTypeAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """What replicas can be. The GPU's model must be written as its GPUs' is."""
+
+    list_display = ("name", "family", "vcpu", "memory_gib", "gpu", "gpu_count", "price_month", "enabled")
+    list_filter = ("enabled", "family")
+    search_fields = ("name",)
+
+
+class GpuInline(admin.TabularInline):  # type: ignore[type-arg]
+    """The GPUs of a machine."""
+
+    model = Gpu
+    extra = 0
+    fields = ("index", "uuid", "model", "enabled", "replica")
+    readonly_fields = ("index", "uuid", "replica")
+    show_change_link = True
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """On a page of their own, where all of it can be entered."""
+        return False
+
+
+@admin.register(Node)
+class NodeAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Machines are found by the platform; here they get their region, other figures, and are cordoned."""
+
+    list_display = ("name", "region", "cpus", "cpus_set", "memory_found", "memory_gib_set", "schedulable")
+    list_filter = ("region", "schedulable")
+    fields = (
+        "name",
+        "region",
+        "schedulable",
+        "cpus",
+        "cpus_set",
+        "cpu_overcommit",
+        "memory_found",
+        "memory_gib_set",
+        "seen_at",
+    )
+    readonly_fields = ("name", "cpus", "memory_found", "seen_at")
+    inlines = (GpuInline,)
+
+    @admin.display(description=gettext_lazy("memory found (GiB)"))
+    def memory_found(self, node: Node) -> str:
+        """In the unit in which it is corrected."""
+        return f"{node.memory_bytes / 2**30:.1f}"
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """A machine that the runtime does not know could run nothing."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Node | None = None) -> bool:
+        """Not while replicas hold room there; one that is still there would be found again."""
+        return obj is not None and not obj.replicas.filter(claimed=True).exists()
+
+    def save_model(self, request: HttpRequest, obj: Node, form: Any, change: bool) -> None:
+        """Whoever waits for room may have it now. Only what was edited is written: discovery writes the rest."""
+        obj.save(update_fields=form.changed_data) if change else obj.save()
+        wake(obj.region_id)
+
+
+@admin.register(Gpu)
+class GpuAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """GPUs are found through NVIDIA's driver. One of a machine without it, or of a remote engine, is entered here."""
+
+    list_display = ("uuid", "node", "index", "model", "vram_bytes", "enabled", "found", "replica")
+    list_filter = ("node", "model", "enabled", "found")
+    list_select_related = ("node", "replica")
+    search_fields = ("uuid", "model", "name")
+    fields = ("uuid", "node", "index", "model", "name", "vram_bytes", "enabled", "found", "replica", "seen_at")
+    readonly_fields = ("found", "replica", "seen_at")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Gpu | None = None) -> Any:
+        """What the driver says is not corrected by hand, but for the model: that is how instance types name it."""
+        if obj is None:
+            return self.readonly_fields
+        told = ("node", "index", "name", "vram_bytes") if obj.found or obj.replica_id else ()
+        return (*self.readonly_fields, "uuid", *told)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Gpu | None = None) -> bool:
+        """Not while a replica owns it."""
+        return obj is not None and obj.replica_id is None
+
+    def save_model(self, request: HttpRequest, obj: Gpu, form: Any, change: bool) -> None:
+        """Whoever waits for a GPU may have it now. The claim is never written from here."""
+        obj.save(update_fields=form.changed_data) if change else obj.save(force_insert=True)
+        wake(obj.node.region_id)
+        if obj.replica_id and "model" in form.changed_data:
+            messages.info(request, _("The replica that owns it keeps it."))
