@@ -86,7 +86,7 @@ class FakeEngine:
         self.strangers: list[GpuUse] = []
         self.containers: dict[str, Container] = {}
         self.open_ports: dict[str, tuple[Listener, ...]] = {}
-        self.networks: set[str] = set()
+        self.networks: set[tuple[str, str]] = set()  # (owner, key)
         self.lock = threading.RLock()
         self.ids = itertools.count(1)
         self.listeners: list[queue.SimpleQueue[RuntimeEvent | None]] = []
@@ -220,7 +220,7 @@ class FakeRuntime:
                 raise self.engine.failing_starts.pop(0)
             container = Container(spec, self._new(spec, avoid))
             self.engine.containers[spec.name] = container
-            self.engine.networks.add(spec.network or "default")
+            self.engine.networks.add((self._owner, spec.network or "default"))
         self.engine.tell("start", container.seen)
         self._live(container)
         return container.seen
@@ -290,12 +290,12 @@ class FakeRuntime:
 
     def networks(self) -> builtins.list[str]:
         self._reach()
-        return sorted(self.engine.networks)
+        return sorted(key for owner, key in self.engine.networks if owner == self._owner)
 
     def remove_network(self, network: str) -> None:
         self._reach()
         if all(container.spec.network != network for container in self.engine.containers.values()):
-            self.engine.networks.discard(network)
+            self.engine.networks.discard((self._owner, network))
 
     def logs(self, name: str, *, tail: int = 200) -> str:
         self._reach()

@@ -94,6 +94,24 @@ def test_an_address_to_be_avoided_is_given_to_nobody(driver: Driver) -> None:
     assert driver.runtime.start(spec, avoid=running).address == elsewhere
 
 
+def test_networks_are_named_by_their_projects_and_go_when_nobody_is_on_them(driver: Driver) -> None:
+    spec = driver.spec("a", *SERVE)
+    if spec.network is None:
+        spec = replace(spec, network="ours")
+    driver.runtime.start(spec)
+    if driver.runtime.kind == "process":
+        assert driver.runtime.networks() == [], "it has none"
+        return
+    assert driver.runtime.networks() == [spec.network]
+    assert driver.another(foreign=True).networks() == []
+    assert spec.network is not None
+    driver.runtime.remove_network(spec.network)
+    assert driver.runtime.networks() == [spec.network], "a container is still on it"
+    driver.runtime.remove(spec.name)
+    driver.runtime.remove_network(spec.network)
+    assert driver.runtime.networks() == []
+
+
 def test_what_is_missing_is_stopped_and_removed_without_ado(driver: Driver) -> None:
     assert driver.runtime.observe("nobody") is None
     driver.runtime.stop("nobody")
