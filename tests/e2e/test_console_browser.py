@@ -276,6 +276,26 @@ def test_a_log_is_followed_and_bounded(running: Console, page: Page) -> None:
     expect(box).to_contain_text("11-490")
 
 
+def test_the_log_of_a_replica_that_ended_is_shown_and_downloaded(running: Console, page: Page) -> None:
+    endpoint = running.do(f"new('ended', {EDITOR!r})")
+    name = running.do(f"replica({endpoint!r}, 'failed')")
+    running.do(
+        "from endpoints import replica_logs; from django.utils import timezone\n"
+        f"get({endpoint!r}).replicas.update(ended_at=timezone.now())\n"
+        f"path = replica_logs.path_of({name!r}); path.parent.mkdir(exist_ok=True)\n"
+        "path.write_text(''.join(f'line {n} <i>\\n' for n in range(5000)))"
+    )
+    page.goto(f"/inference/{endpoint}/logs/")
+    box = page.locator("[data-log-lines]")
+    expect(box).to_contain_text("line 4999 <i>")
+    assert box.evaluate("b => b.textContent.split('\\n').length") == 2001
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="Download").click()
+    assert saved.value.suggested_filename == f"{name}.log"
+    lines = saved.value.path().read_text().splitlines()
+    assert lines == [f"line {number} <i>" for number in range(5000)]
+
+
 def test_a_change_is_painted_soon(running: Console, page: Page) -> None:
     """The figure itself is a benchmark's (tests.bench.paint); here it only must not be a poll's."""
     endpoint = running.do(f"new('painted', {EDITOR!r})")
