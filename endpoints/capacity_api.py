@@ -15,7 +15,7 @@ from endpoints.placement import ledger
 from iam.permissions import PlatformStaff
 
 
-class NodeSerializer(serializers.Serializer[ledger.NodeEntry]):
+class NodeSerializer(serializers.Serializer[Any]):
     """A machine: what it has, what it has promised.
 
     `cpus_promised` is how many CPUs may be promised in all (`cpus` times `cpu_overcommit`).
@@ -57,7 +57,7 @@ class ClaimSerializer(serializers.Serializer[Any]):
     project = serializers.CharField(source="endpoint.project_id")
 
 
-class GpuSerializer(serializers.Serializer[ledger.GpuEntry]):
+class GpuSerializer(serializers.Serializer[Any]):
     """A GPU: whose it is and who is on it. `state` is the first that is true of leaked, foreign, used, claimed,
     missing and disabled, else free; `leaks` names what holds it without a right to."""
 
