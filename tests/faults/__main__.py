@@ -20,18 +20,20 @@ from tests.faults import report  # noqa: E402
 from tests.faults.acts import Outcome  # noqa: E402
 from tests.faults.plan import scenario  # noqa: E402
 from tests.faults.run import run  # noqa: E402
-from tests.faults.world import Worlds  # noqa: E402
+from tests.faults.world import KEPT, Worlds  # noqa: E402
 
 LARGEST = 1_000_000
 
 
-def play(seeds: Sequence[int]) -> Iterator[Outcome]:
+def play(seeds: Sequence[int], *, keep: bool = False) -> Iterator[Outcome]:
     """Each seed's scenario, one after the other."""
     with Worlds() as worlds:
         for seed in seeds:
             outcome = run(worlds.get(), scenario(seed))
+            if keep or not outcome.passed:
+                worlds.get().keep(KEPT / f"seed-{seed}")
             if not outcome.passed:
-                worlds.throw_away(seed)
+                worlds.throw_away()
             yield outcome
 
 
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     seeds = options.seed or range(first, first + options.seeds)
     assets.build(ROOT)
     began, outcomes = time.monotonic(), []
-    for outcome in play(seeds):
+    for outcome in play(seeds, keep=options.keep):
         outcomes.append(outcome)
         print(f"{len(outcomes):>4}  {report.line(outcome)}", flush=True)
     print(f"\n{report.table(outcomes)}\n")
@@ -59,6 +61,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("seeds", nargs="?", type=int, default=5, help="how many scenarios")
     parser.add_argument("--first", type=int, default=None, help="the first seed; random if left out")
     parser.add_argument("--seed", type=int, action="append", help="this one (may be repeated)")
+    parser.add_argument(
+        "--keep", action="store_true", help="logs and rows of every seed, not only of failed ones"
+    )
     return parser.parse_args(arguments)
 
 

@@ -18,7 +18,7 @@ from tests.faults import checker, history, report
 from tests.faults.plan import scenario
 from tests.faults.run import run
 from tests.faults.story import Story, Wanted
-from tests.faults.world import PORT, World, Worlds
+from tests.faults.world import KEPT, PORT, World, Worlds
 from tests.support import require
 from tests.support_processes import eventually
 
@@ -41,7 +41,8 @@ def worlds() -> Iterator[Worlds]:
 def test_a_seed(worlds: Worlds, seed: int) -> None:
     outcome = run(worlds.get(), scenario(seed))
     if not outcome.passed:
-        worlds.throw_away(seed)
+        worlds.get().keep(KEPT / f"seed-{seed}")
+        worlds.throw_away()
     assert outcome.passed, f"logs in var/faults/seed-{seed}\n{report.line(outcome)}"
     assert outcome.reached
 
@@ -73,8 +74,8 @@ def test_a_container_without_a_row_is_noticed(story: Story) -> None:
 
 def test_a_network_that_nobody_is_on_is_noticed(story: Story) -> None:
     engine, labels = story.world.engine.api, {"berth.owner": story.world.owner}
-    engine.create_network("left", labels)
-    assert "network left has nobody on it" in noticed(story)
+    engine.create_network("berth-left-behind", labels)
+    assert "network berth-left-behind has nobody on it" in noticed(story)
 
 
 def test_a_bystander_that_is_not_there_is_noticed(story: Story) -> None:
