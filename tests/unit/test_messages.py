@@ -31,6 +31,13 @@ APPS = ("endpoints", "iam", "registry", "platform/config", "platform/launcher")
 MISSING_SHARE = 0.03  # a new string may wait for its translator, a page may not
 
 
+@pytest.fixture(autouse=True)
+def _english_afterwards() -> Iterator[None]:
+    """A request's language stays with its thread."""
+    yield
+    translation.deactivate()
+
+
 def both(words: Promise | str) -> tuple[str, str]:
     """English, Vietnamese."""
     with translation.override("en"):
