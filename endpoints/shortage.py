@@ -47,7 +47,7 @@ def in_brief(params: Params) -> str:
     if kind == "gpus":
         return _("no room now: %(free)s of %(of)s GPUs are free in %(region)s") % dict(params)
     if kind == "machine":
-        return _("no room now: free are %(free)s") % {"free": _free(params)}
+        return _("no room now: %(free)s free") % {"free": _free(params)}
     return _("no room now")
 
 
@@ -94,8 +94,8 @@ def _gpus(params: Params) -> str:
     told = _ended(text % words, holders(params))
     if outside:
         told += " " + ngettext(
-            "%(n)s of them is in use from outside the platform.",
-            "%(n)s of them are in use from outside the platform.",
+            "%(n)s of these GPUs is in use from outside the platform.",
+            "%(n)s of these GPUs are in use from outside the platform.",
             outside,
         ) % {"n": outside}
     return told
@@ -104,10 +104,11 @@ def _gpus(params: Params) -> str:
 def _machine(params: Params) -> str:
     words = {"needs": needs(params), "free": _free(params), "region": params.get("region", "")}
     if int(params.get("machines") or 1) > 1:
-        text = _("It needs %(needs)s on one machine in %(region)s; free are at most %(free)s")
+        text = _("It needs %(needs)s on one machine in %(region)s; none has more free than %(free)s.")
     else:
-        text = _("It needs %(needs)s in %(region)s; free are %(free)s")
-    return _ended(text % words, holders(params))
+        text = _("It needs %(needs)s in %(region)s; free now: %(free)s.")
+    rest = holders(params)
+    return f"{text % words} {rest}." if rest else text % words
 
 
 def _turn(params: Params) -> str:

@@ -144,4 +144,10 @@ def by_gpu(gpus: Iterable[Gpu], uses: Iterable[GpuUse]) -> dict[str, list[dict[s
             memory = round(use.memory_bytes / (64 * _MIB)) * 64 * _MIB
             row = {"kind": kind, "name": use.name, "pid": use.pid, "memory_bytes": memory}
             found[gpu.uuid][kind, use.name, use.pid] = row
-    return {gpu.uuid: [found[gpu.uuid][key] for key in sorted(found[gpu.uuid])] for gpu in rows}
+    return {gpu.uuid: _told(found[gpu.uuid]) for gpu in rows}
+
+
+def _told(found: Mapping[tuple[str, str, int], dict[str, Any]]) -> list[dict[str, Any]]:
+    """In order; a container whose processes are known is told by these alone."""
+    computing = {(kind, name) for kind, name, pid in found if pid}
+    return [found[key] for key in sorted(found) if key[2] or key[:2] not in computing]

@@ -84,22 +84,19 @@ def _gpus_taken(need: Need, region: str, nodes: Sequence[NodeRoom], project_id: 
 
 
 def _machine_taken(need: Need, region: str, able: Sequence[NodeRoom], project_id: str) -> NoRoom:
-    """Told of the node that lacks least, of those with the GPUs that it needs."""
+    """Told of the node that lacks least, of those with the GPUs that it needs: what of it is too little."""
     nodes = [node for node in able if has_gpus(need, node)]
     told = min(nodes, key=lambda node: (_lack(need, node), node.name))
     assert not has_machine(need, told)
     found: dict[str, Any] = {"machines": len(nodes)}
-    if need.cpus:
+    if need.cpus > told.cpus_free:
         found |= {"free_cpus": told.cpus_free, "of_cpus": told.cpus_promised}
-    if need.memory_bytes:
+    if need.memory_bytes > told.memory_free:
         found |= {"free_gib": _gib(told.memory_free), "of_gib": _gib(told.memory_bytes)}
-    finite = {
-        name: value for name, value in found.items() if not isinstance(value, float) or math.isfinite(value)
-    }
     names = [node.name for node in nodes]
     holders = Q(node__in=names) & (Q(cpus__gt=0) | Q(memory_bytes__gt=0))
     return NoRoom(
-        {"kind": "machine", "region": region, **_needs(need), **finite, **_holders(holders, project_id)}
+        {"kind": "machine", "region": region, **_needs(need), **found, **_holders(holders, project_id)}
     )
 
 

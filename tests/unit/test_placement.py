@@ -122,7 +122,7 @@ def test_a_gpu_in_use_from_outside_is_not_given_away_and_said_so(editor_actor: A
     gpu, _ = gpu_rows(node_row(), 2)
     Gpu.objects.filter(pk=gpu.pk).update(use=[{"kind": "foreign", "name": "python", "pid": 7}])
     assert words(refused(waiting(asks_for(editor_actor, gpu_size(2))))) == (
-        "It needs 2 × rtx2080ti in HCM; 1 free of 2. 1 of them is in use from outside the platform."
+        "It needs 2 × rtx2080ti in HCM; 1 free of 2. 1 of these GPUs is in use from outside the platform."
     )
     assert now_placed(waiting(asks_for(editor_actor, gpu_size(1), "one"))).gpu_ids == (
         "GPU-local-rtx2080ti-1",
@@ -136,11 +136,11 @@ def test_cpus_and_memory_in_words(editor_actor: Actor) -> None:
     now_placed(waiting(asks_for(editor_actor, size, "two")))
     third = waiting(asks_for(editor_actor, size, "three"))
     assert words(refused(third)) == (
-        "It needs 2 CPUs and 4 GiB RAM in HCM; free are 0 of 4 CPUs and 0 of 8 GiB RAM:"
+        "It needs 2 CPUs and 4 GiB RAM in HCM; free now: 0 of 4 CPUs and 0 of 8 GiB RAM."
         " one/r1 and two/r1 hold the rest."
     )
     node_row("other", cpus=2, memory_bytes=6 * GIB, cpu_overcommit=0.5)
-    assert "free are at most 1 of 1 CPUs and 6 of 6 GiB RAM" in words(refused(third))
+    assert "one machine in HCM; none has more free than 1 of 1 CPUs." in words(refused(third))
 
 
 def test_what_no_machine_could_ever_hold_is_said_differently(editor_actor: Actor) -> None:

@@ -160,6 +160,8 @@ def test_who_is_on_a_gpu_is_kept(runtime: FakeRuntime) -> None:
     runtime.engine.strangers = [
         GpuUse("local", "1", False, "jupyter"),
         GpuUse("local", "GPU-1", False, "python", pid=77, memory_bytes=3 * GIB + 1),
+        GpuUse("local", "GPU-1", False, "trainer"),  # the same container, by what computes in it
+        GpuUse("local", "GPU-1", False, "trainer", pid=78),
         GpuUse("local", ALL_GPUS, False, "dcgm-exporter"),
         GpuUse("other", "0", True, "ours"),
         GpuUse("nowhere", "0", False, "nobody"),
@@ -170,7 +172,12 @@ def test_who_is_on_a_gpu_is_kept(runtime: FakeRuntime) -> None:
     }
     assert use == {
         "GPU-0": [("foreign", "dcgm-exporter", 0)],
-        "GPU-1": [("foreign", "dcgm-exporter", 0), ("foreign", "jupyter", 0), ("foreign", "python", 77)],
+        "GPU-1": [
+            ("foreign", "dcgm-exporter", 0),
+            ("foreign", "jupyter", 0),
+            ("foreign", "python", 77),
+            ("foreign", "trainer", 78),
+        ],
         "GPU-other-rtx2080ti-0": [("ours", "ours", 0)],
     }
     assert Gpu.objects.get(uuid="GPU-1").use[2]["memory_bytes"] == 3 * GIB
