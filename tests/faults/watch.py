@@ -140,26 +140,32 @@ class Watch:
                     self.add(Seen(time.monotonic(), "rows", kind, subject, endpoint, old or "", new or ""))
 
     def _follow_engine(self) -> None:
+        there: dict[str, dict[str, str]] = {}
         while not self._stop.is_set():
             with suppress(EngineAway):
                 for event in self.engine.events():
                     if self._stop.is_set():
                         return
                     if event["Action"] == "subscribed":
-                        self.add(Seen(time.monotonic(), "engine", "subscribed"))
+                        self._catch_up(there)
                         continue
-                    labels = dict(event["Actor"]["Attributes"])
-                    self.add(
-                        Seen(
-                            time.monotonic(),
-                            "engine",
-                            event["Action"],
-                            event["Actor"]["ID"],
-                            labels.get("berth.endpoint", ""),
-                            labels=labels,
-                        )
-                    )
+                    id_, labels = event["Actor"]["ID"], dict(event["Actor"]["Attributes"])
+                    there[id_] = labels
+                    self._engine(event["Action"], id_, labels)
             time.sleep(0.1)
+
+    def _engine(self, kind: str, id_: str, labels: dict[str, str]) -> None:
+        self.add(Seen(time.monotonic(), "engine", kind, id_, labels.get("berth.endpoint", ""), labels=labels))
+
+    def _catch_up(self, there: dict[str, dict[str, str]]) -> None:
+        """A killed engine says nothing of what ended meanwhile."""
+        now = {one["Id"]: one["State"]["Running"] for one in self.engine.containers()} if there else {}
+        for id_, labels in list(there.items()):
+            if not now.get(id_):
+                self._engine("die", id_, labels)
+            if id_ not in now:
+                self._engine("destroy", id_, labels)
+                del there[id_]
 
 
 def _triggers() -> list[str]:

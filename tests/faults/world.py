@@ -37,6 +37,7 @@ CPU_TYPE, GPU_TYPE = "faults-cpu", "faults-gpu"
 SUBNETS = "10.214.0.0/16"
 PORT = 8000
 BYSTANDER = "bystander"
+OTHER = "faults-other"  # another installation on the same engine
 
 
 @dataclass

@@ -7,9 +7,7 @@ installation's on the same engine: it is left alone, and never served, though it
 from __future__ import annotations
 
 from tests.faults.story import Story
-from tests.faults.world import PORT, World
-
-OTHER = "faults-other"
+from tests.faults.world import OTHER, PORT, World
 
 
 def strike(story: Story) -> None:
