@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 
-EVERY_S = 0.5
+EVERY_S = 1.0
 
 
 def text(seed: str, size: int) -> bytes:

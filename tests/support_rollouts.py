@@ -41,12 +41,14 @@ class Size:
 
 @dataclass
 class Outcome:
-    """What happened. steps_s: from one old replica's way out to the next one's, of all rolling updates."""
+    """What happened. steps_s: from one old replica's way out to the next one's, of all rolling updates. slowest_s: the
+    longest step of an update by the process that was killed in it, "" for none."""
 
     load: Load
     rollouts: int = 0
     killed: list[str] = field(default_factory=list)
     steps_s: list[float] = field(default_factory=list)
+    slowest_s: dict[str, float] = field(default_factory=dict)
     took_s: float = 0.0
 
     def words(self) -> str:
@@ -56,7 +58,9 @@ class Outcome:
             f"{tally.total} requests ({tally.answered['stream']} streams of {self.load.stream_s:.0f} s),"
             f" {len(tally.failures)} failed, {tally.bytes_compared / 1e6:.0f} MB compared,"
             f" {self.rollouts} rolling updates with steps of {statistics.median(self.steps_s):.1f} s"
-            f" (longest {max(self.steps_s):.1f} s), killed {', '.join(self.killed)}, {self.took_s:.0f} s"
+            f" (longest {max(self.steps_s):.1f} s), killed {', '.join(self.killed)}, {self.took_s:.0f} s;"
+            f" longest step by who was killed in it: "
+            + ", ".join(f"{who or 'nobody'} {slowest:.1f} s" for who, slowest in self.slowest_s.items())
         )
 
 
@@ -111,7 +115,9 @@ class Mover:
             f" if r.drain_started_at and r.drain_started_at.timestamp() > {began})"
         )
         moments = [began, *exits]
-        self._outcome.steps_s += [b - a for a, b in itertools.pairwise(moments)]
+        steps = [after - before for before, after in itertools.pairwise(moments)]
+        self._outcome.steps_s += steps
+        self._outcome.slowest_s[kill] = max([self._outcome.slowest_s.get(kill, 0.0), *steps])
 
     def scale(self, count: int) -> None:
         """To so many replicas; returns when they serve and those above have ended."""

@@ -11,7 +11,7 @@ from tests.bench.result import Result
 from tests.support_rollouts import Size
 from tests.support_rollouts import run as roll
 
-FULL = Size(rollouts=10, requests=20_000, streams=400, stream_s=15, shorts=40, pause_s=0.3)
+FULL = Size(rollouts=10, requests=20_000, streams=850, stream_s=30, shorts=30, pause_s=0.4)
 SHARE = 25  # per cent of the requests that have to be streams
 
 
