@@ -152,6 +152,8 @@ class Watch:
                     id_, labels = event["Actor"]["ID"], dict(event["Actor"]["Attributes"])
                     there[id_] = labels
                     self._engine(event["Action"], id_, labels)
+                    if event["Action"] == "destroy":
+                        del there[id_]
             time.sleep(0.1)
 
     def _engine(self, kind: str, id_: str, labels: dict[str, str]) -> None:
