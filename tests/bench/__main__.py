@@ -22,6 +22,7 @@ GROUPS = {
     "tokens": "tests.bench.tokens",
     "memory": "tests.bench.memory",
     "deploy": "tests.bench.deploy",
+    "many": "tests.bench.many",
     "paint": "tests.bench.paint",
     "rollout": "tests.bench.rollout",
     "sweep": "tests.bench.sweep",
