@@ -58,6 +58,7 @@ class Entry:
     diff      to the one before; [] for the first
     back      what a roll-back to it would change now; [] where it would change nothing
     replicas  how many of its replicas are alive, by state
+    coming    it is the wanted one, and not all of its replicas serve yet
     """
 
     revision: Revision
@@ -66,6 +67,7 @@ class Entry:
     back: list[Change]
     failed: Failure | None
     replicas: Mapping[str, int]
+    coming: bool = False
 
     @property
     def environment_names(self) -> list[str]:
@@ -185,6 +187,7 @@ def _entry(
         back=revisions.diff(present, mine),
         failed=failure_of(revision),
         replicas=alive,
+        coming=revision.pk == endpoint.revision_id != endpoint.stable_revision_id and not endpoint.paused_at,
     )
 
 

@@ -8,11 +8,12 @@ from django import template
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 
 from endpoints import events, presenting, revisions
 from endpoints.errors import describe
 from endpoints.estimates import about
-from endpoints.history import RevisionState
+from endpoints.history import Entry, RevisionState
 from endpoints.models import Endpoint, Event, ReplicaState
 from endpoints.selectors import ListQuery
 
@@ -72,11 +73,12 @@ _REVISION_TONES = {
 
 
 @register.simple_tag
-def revision_badge(state: RevisionState) -> SafeString:
+def revision_badge(entry: Entry) -> SafeString:
     """What became of a revision, coloured; the word carries the meaning."""
-    return format_html(
-        '<span class="badge-state tone-{}">{}</span>', _REVISION_TONES[state], RevisionState(state).label
-    )
+    state = RevisionState(entry.state)
+    word = _("Rolling out") if entry.coming else state.label
+    tone = "busy" if entry.coming else _REVISION_TONES[state]
+    return format_html('<span class="badge-state tone-{}">{}</span>', tone, word)
 
 
 @register.simple_tag

@@ -72,13 +72,16 @@ def test_change_see_what_it_does_roll_out_and_roll_back(server: Console, page: P
 
     page.get_by_role("navigation", name="Endpoint").get_by_role("link", name="Revisions").click()
     newest, first = page.locator("#rev-2"), page.locator("#rev-1")
-    expect(newest).to_contain_text("Current")
+    expect(newest).to_contain_text("Rolling out")
     expect(newest).to_contain_text(WHO)
     # What the reconciler does is seen without a reload.
     server.do("name = replica(e, 'starting'); live.endpoint_changed(get(e))")
     expect(newest).to_contain_text("1 × Starting")
     server.do("Replica.objects.filter(name=name).update(state='ready'); live.endpoint_changed(get(e))")
     expect(newest).to_contain_text("1 × Ready")
+    server.do("Endpoint.objects.filter(pk=e).update(stable_revision=get(e).revision, status='ACTIVE')")
+    server.do("live.endpoint_changed(get(e))")
+    expect(newest).to_contain_text("Current")
 
     first.get_by_role("button", name="Roll back to this").click()
     dialog = page.get_by_role("dialog")

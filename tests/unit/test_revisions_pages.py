@@ -80,7 +80,7 @@ def filled(endpoint: Endpoint, **changes: Any) -> dict[str, Any]:
 def test_the_tab_tells_who_changed_what(endpoint: Endpoint, editor_client: Client) -> None:
     page = text_of(editor_client.get(address(endpoint, "revisions")))
     newest, first = words(row(page, 2)), words(row(page, 1))
-    assert "Current" in newest
+    assert "Rolling out" in newest
     assert "instance type local-cpu → a1-standard-2x8" in newest
     assert "editor@example.org" in newest
     assert "Previous" in first
@@ -161,7 +161,9 @@ def test_a_rollout_shows_which_replicas_are_of_which_revision(
         )
     page = text_of(editor_client.get(address(endpoint, "revisions")))
     assert "Still serving 2 × Ready" in words(row(page, 1))
-    assert "Current 1 × Starting" in words(row(page, 2))
+    assert "Rolling out 1 × Starting" in words(row(page, 2))
+    Endpoint.objects.filter(pk=endpoint.pk).update(stable_revision=endpoint.revision)
+    assert "Current" in words(row(text_of(editor_client.get(address(endpoint, "revisions"))), 2))
     overview = text_of(editor_client.get(address(endpoint, "detail")))
     assert [int(n) for n in re.findall(r"#rev-(\d+)", overview)] == [1, 1, 2]
     # The socket of the tab sends the same, and notices when a replica changes.
