@@ -174,7 +174,9 @@ WORDS: dict[str, _Words] = {
         "registry",
     ),
     "model_file_missing": _Words(
-        _("A file of the model is not there: %(file)s."), _("Import the model again."), "registry"
+        _("A file of the model is not there: %(file)s."),
+        _("Import the model again. Where a command names the file, correct the command."),
+        "registry",
     ),
     "model_file_corrupt": _Words(
         _("A file of the model is damaged or cut off."), _("Import the model again."), "registry"
