@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from endpoints import fixes
 from endpoints.cause_card import cause
 from endpoints.causes import diagnosis
 from endpoints.models import Endpoint, InstanceType, Replica
@@ -187,3 +188,18 @@ def test_a_hint_comes_early_and_goes_when_it_was_wrong(
     endpoint = drive.to(endpoint, "ACTIVE")
     replica = endpoint.replicas.get()
     assert (endpoint.reason_code, replica.reason_code, replica.evidence) == ("", "", {})
+
+
+def test_the_way_out_can_be_taken_before_it_has_failed(
+    drive: Driver, editor_actor: Actor, tiny: RegisteredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (diagnosis, hints):
+        monkeypatch.setattr(module, "HINT_AFTER_S", 0.5)
+    monkeypatch.setattr(hints, "LOOK_EVERY_S", 1)
+    model = custom(editor_actor, tiny, "--model", "/models/tiny.gguf", "--host", "0.0.0.0", "--port", "8181")
+    endpoint = drive.until(new_endpoint(editor_actor, model), lambda item: item.reason_code == "wrong_port")
+    fixes.apply(actor=editor_actor, endpoint=endpoint, key="use_port:8181")
+    endpoint = drive.to(endpoint, "ACTIVE")
+    first, second = endpoint.replicas.order_by("revision__number")
+    assert (first.state, second.state, second.port) == ("stopped", "ready", 8181)
+    assert [item.name for item in drive.runtime.list()] == [second.name]
