@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 def hold(replica: Replica, *, left: bool = False) -> None:
     """Keep its address back. Call in the transaction that ends it, before its container is removed.
 
-    left: the gateways have confirmed already that none of them routes there (`gateway_feed.leaving`). Nothing is held
-    then, nor of a replica that was never ready: it was in no snapshot.
+    left: the gateways have confirmed already that none of them leads there (`is_free`, asked before the transaction).
+    Nothing is held then, nor of a replica that was never ready: it was in no snapshot.
     """
     if left or not replica.host or replica.ready_at is None:
         return
@@ -33,6 +33,16 @@ def hold(replica: Replica, *, left: bool = False) -> None:
         unique_fields=["host", "port"],
         update_fields=["replica", "since"],
     )
+
+
+def is_free(replica: Replica) -> bool:
+    """Whether another replica may have its address: no gateway leads there, nor would a stopped one when it starts.
+    False while Redis is away."""
+    try:
+        return bool(gateway_feed.free_addresses([(replica.host, replica.port)]))
+    except RedisError as error:
+        log.warning("Redis does not answer (%s): nothing is known of the gateways", error)
+        return False
 
 
 def held() -> frozenset[tuple[str, int]]:

@@ -98,7 +98,7 @@ def _carry_out(action: Action, endpoint: Endpoint, observed: Observed, runtime: 
         case Drain(replica):
             _update(replica, state=ReplicaState.DRAINING, drain_started_at=timezone.now())
         case Stop(replica):
-            _stop(replica, endpoint, observed, runtime)
+            _stop(replica, endpoint, runtime)
         case Fail():
             _fail(action, endpoint, runtime)
         case RemoveOrphan(name):
@@ -242,11 +242,11 @@ def _routed(replica: ReplicaView) -> None:
         phase_times.record(replica.id)
 
 
-def _stop(replica: ReplicaView, endpoint: Endpoint, observed: Observed, runtime: Runtime) -> None:
-    if replica.name not in observed.drained:
-        # Before the container goes, and its address with it: whoever starts next must not get an address that some
-        # gateway may still send this replica's requests to.
-        addresses.hold(Replica.objects.get(pk=replica.id))
+def _stop(replica: ReplicaView, endpoint: Endpoint, runtime: Runtime) -> None:
+    # Before the container goes, and its address with it: whoever starts next must not get an address that some gateway
+    # may still send this replica's requests to, or one that is stopped now when it starts again.
+    row = Replica.objects.get(pk=replica.id)
+    addresses.hold(row, left=addresses.is_free(row))
     _remove(runtime, replica.name)
     now = timezone.now()
     with transaction.atomic():

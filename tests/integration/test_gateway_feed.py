@@ -62,6 +62,12 @@ class Gateway:
         self.version = self.poll()
         self.poll()
 
+    def stop(self) -> None:
+        """The last poll of one that was asked to end."""
+        self._client.get(
+            URL, headers=headers(self.version) | {"X-Berth-Gateway": self._name, "X-Berth-Gone": "1"}
+        )
+
     def count(self, **connections: int) -> None:
         """A poll with a count; `at_10_0_0_9` stands for that replica."""
         found = {name.removeprefix("at_").replace("_", ".") + ":8080": n for name, n in connections.items()}
@@ -170,6 +176,7 @@ def test_while_redis_is_away_nothing_has_left(endpoint: Endpoint, monkeypatch: p
     monkeypatch.setattr(gateway_feed, "cluster", lambda: away)
     replica = ready_replica(endpoint)
     assert gateway_feed.leaving([replica]) == {"r1": UNKNOWN}
+    assert not addresses.is_free(replica)
     addresses.hold(replica)
     assert addresses.release_left() == 0
 
@@ -198,6 +205,24 @@ def test_an_address_is_held_until_every_gateway_has_left_it(
     other.follow()
     assert addresses.release_left() == 1
     assert addresses.held() == frozenset()
+
+
+def test_a_stopped_gateway_would_lead_there_when_it_starts(
+    client: Client, endpoint: Endpoint, gateway: Gateway
+) -> None:
+    other = Gateway(client, "gw-2")
+    replica = ready_replica(endpoint)
+    for one in (gateway, other):
+        one.follow()
+    other.stop()
+    drain(replica)
+    gateway.follow()
+    gateway.count()
+    gateway.count()
+    assert gateway_feed.leaving([replica]) == {"r1": Leaving(True, 0)}  # it holds no request
+    assert not addresses.is_free(replica)  # but it has the files
+    other.follow()
+    assert addresses.is_free(replica)
 
 
 def test_what_is_not_held(endpoint: Endpoint, django_assert_num_queries: object) -> None:
