@@ -104,9 +104,10 @@ class TakenBack:
 
 
 def taken_back(endpoint: Endpoint) -> TakenBack | None:
-    """What became of the last update, if it failed: two queries then, none otherwise."""
+    """What became of the last update, if it failed: two queries then, none otherwise. While it is paused nothing
+    serves, and resuming it forgets the failure."""
     failed = endpoint.failed_update
-    if not failed or endpoint.deleting_at:
+    if not failed or endpoint.deleting_at or endpoint.paused_at:
         return None
     number, code, params = failed.get("revision", 0), str(failed.get("code", "")), failed.get("params", {})
     revision = Revision.objects.filter(endpoint=endpoint, number=number).select_related("model").first()

@@ -18,7 +18,7 @@ from iam.roles import Role
 from registry.models import ModelTask
 from tests.support_endpoints import load_data, new_endpoint, ready_model
 
-TABS = ("detail", "use", "logs", "events", "settings")
+TABS = ("detail", "use", "logs", "events", "revisions", "settings")
 
 
 @pytest.fixture
