@@ -67,7 +67,7 @@ class ContainerSpec:
     program: str | None = None
     entrypoint: tuple[str, ...] | None = None
     command: tuple[str, ...] | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     cpus: float = 0
     memory_bytes: int = 0
     shm_bytes: int = 0

@@ -127,6 +127,7 @@ def test_the_containers_get_the_variables_and_the_revision_wins_over_the_model(e
     replica = Replica(endpoint=endpoint, revision=endpoint.revision, slot=1, name="r")
     spec = container_spec(replica, endpoint)
     assert {"A": "model", "B": "revision", "C": "x=y"}.items() <= dict(spec.env).items()
+    assert "x=y" not in repr(spec), "a line of a log must not tell a variable's value"
 
 
 def test_a_process_of_the_platforms_own_user_gets_no_variables(editor_actor: Actor) -> None:
