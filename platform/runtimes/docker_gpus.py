@@ -51,7 +51,9 @@ def uses(
     rows = list(containers)
     by_id = {item["Id"]: item for item in rows}
     found = [
-        GpuUse(LOCAL_NODE, gpu, _is_ours(item, owner), _name(item)) for item in rows for gpu in gpus_given(item)
+        GpuUse(LOCAL_NODE, gpu, _is_ours(item, owner), _name(item))
+        for item in rows
+        for gpu in gpus_given(item)
     ]
     for process in computing:
         item = by_id.get(container_of(process.pid))

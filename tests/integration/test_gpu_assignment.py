@@ -142,7 +142,9 @@ def test_two_replicas_get_two_gpus_each_and_a_third_waits_until_one_stops(
     assert describe(third.reason_code, third.reason_params).message == (
         "It needs 2 × rtx2080ti in HCM; 0 free of 4: pair/r1 and pair/r2 hold the rest."
     )
-    third = drive.until(third, lambda item: item.conditions[1]["status"])  # its (empty) route is known everywhere
+    third = drive.until(
+        third, lambda item: item.conditions[1]["status"]
+    )  # its (empty) route is known everywhere
     written = third.updated_at
     for _ in range(3):
         drive.step(third)
