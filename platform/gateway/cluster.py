@@ -205,7 +205,10 @@ class Cluster:
         pipe = self._redis.pipeline()
         pipe.set(_COUNTING, "1", ex=_COUNTING_S, nx=True)
         pipe.ttl(_COUNTING)
-        return _COUNTING_S - int(pipe.execute()[1]) >= SETTLED_S
+        age = _COUNTING_S - int(pipe.execute()[1])
+        if age < 0:  # Redis's clock was set back: as long as that would nothing be settled. Count anew.
+            self._redis.set(_COUNTING, "1", ex=_COUNTING_S)
+        return age >= SETTLED_S
 
     def _routed(self, gateways: Iterable[GatewayReport]) -> dict[str, frozenset[str]]:
         """The addresses of every version that the gateways named, those that Redis has forgotten left out."""

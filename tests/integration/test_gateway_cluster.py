@@ -212,6 +212,16 @@ def test_a_redis_that_was_just_emptied_knows_of_nobody_yet(
     until(lambda: left(cluster).left, timeout_s=4)
 
 
+def test_a_redis_whose_clock_was_set_back_is_settled_soon(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SETTLED_S", 1)
+    cluster = Cluster(client)
+    client.set("berth:gateway:counting", "1", ex=10**9 + 600)  # what its time to live is after ten minutes back
+    assert not left(cluster).left
+    until(lambda: left(cluster) == Leaving(True, 0), timeout_s=4)
+
+
 def test_a_flush_heals_by_the_next_poll(client: redis.Redis) -> None:
     cluster = Cluster(client)
     cluster.store(NEW, cluster.generation())

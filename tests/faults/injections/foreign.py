@@ -14,15 +14,20 @@ def strike(story: Story) -> None:
     """One of each kind."""
     world = story.world
     endpoint = story.endpoint or "me-00000000-0000-4000-8000-000000000000"
-    unknown = "me-00000000-0000-4000-8000-00000000dead"
-    for what, owner, of in (
-        ("stray", world.owner, endpoint),
-        ("orphan", world.owner, unknown),
-        (OTHER, OTHER, endpoint),
-    ):
-        name = f"{story.name}-{what}"
-        story.strangers.append(name)
-        _run(world, name, {"berth.owner": owner, "berth.endpoint": of, "berth.replica": name})
+    _stranger(story, "stray", world.owner, endpoint)
+    orphan(story)
+    _stranger(story, OTHER, OTHER, endpoint)
+
+
+def orphan(story: Story) -> None:
+    """A container of an endpoint that does not exist: no event leads there, only the sweep finds it."""
+    _stranger(story, "orphan", story.world.owner, "me-00000000-0000-4000-8000-00000000dead")
+
+
+def _stranger(story: Story, what: str, owner: str, endpoint: str) -> None:
+    name = f"{story.name}-{what}"
+    story.strangers.append(name)
+    _run(story.world, name, {"berth.owner": owner, "berth.endpoint": endpoint, "berth.replica": name})
 
 
 def _run(world: World, name: str, labels: dict[str, str]) -> None:
