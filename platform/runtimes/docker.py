@@ -40,8 +40,8 @@ from runtimes.contract import (
 )
 from runtimes.docker_client import Client, connect, is_local_socket
 from runtimes.docker_errors import from_api, is_address_taken, is_missing, is_missing_network, translated
-from runtimes.docker_logs import follow, whole
 from runtimes.docker_gpus import uses
+from runtimes.docker_logs import follow, whole
 from runtimes.docker_network import Networks
 from runtimes.docker_observe import chosen_address, container_state, observation
 from runtimes.docker_pull import pull_image
