@@ -91,6 +91,7 @@ def served(today: Day, door: EngineDoor) -> str:
     return endpoint
 
 
+@pytest.mark.any_database
 @pytest.mark.engine
 def test_an_engine_that_comes_late_gets_exactly_one_container(where: Place, served: str) -> None:
     assert len(of(where, served)) == 1
@@ -172,6 +173,7 @@ def test_redis_killed_while_an_endpoint_deploys(where: Place, today: Day, served
     today.until_gone(endpoint)
 
 
+@pytest.mark.any_database
 @pytest.mark.engine
 def test_two_workers_make_one_container_and_two_killed_ones_none_too_many(
     where: Place, today: Day, served: str
@@ -200,6 +202,7 @@ def test_two_workers_make_one_container_and_two_killed_ones_none_too_many(
     assert {one.labels["berth.endpoint"] for one in containers(where)} == {served}
 
 
+@pytest.mark.any_database
 @pytest.mark.engine
 def test_after_kill_9_of_everything_the_next_start_adopts_the_container(
     where: Place, today: Day, served: str, door: EngineDoor
