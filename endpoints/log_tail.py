@@ -116,6 +116,14 @@ def lines_of(entry: str) -> int:
     return int(entry[1:]) if entry.startswith(_GAP) else 1
 
 
+def shortened(entries: list[str]) -> list[str]:
+    """No more of them than are kept, the first of which says what was left out."""
+    cut = len(entries) - LINES
+    if cut <= 0:
+        return entries
+    return [gap(sum(map(lines_of, entries[: cut + 1]))), *entries[cut + 1 :]]
+
+
 def words(entry: str) -> str:
     """An entry as it is shown, in the reader's language."""
     if not entry.startswith(_GAP):
@@ -144,7 +152,7 @@ def append(batches: Mapping[str, Batch]) -> frozenset[str]:
         script = _client().register_script(_APPEND)
         for name, batch in batches.items():
             head = (LINES, SECONDS, batch.mark, secrets.token_hex(6), int(batch.anew))
-            script(keys=_keys(name), args=[*head, *batch.entries[-LINES:]], client=pipe)
+            script(keys=_keys(name), args=[*head, *shortened(batch.entries)], client=pipe)
         begun = pipe.execute()
     told = zip(batches.items(), begun, strict=True)
     return frozenset(name for (name, batch), new in told if new and not batch.anew)

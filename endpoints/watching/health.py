@@ -71,10 +71,12 @@ class Memory:
                 if target.unhealthy_since:
                     recovered.append(target)
                 continue
-            first = self.failed_at.setdefault(target.id, now)
+            first = self.failed_at.get(target.id)
             if target.unhealthy_since:
                 troubled.add(target.endpoint_id)
-            elif first != now:
+            elif first is None:
+                self.failed_at[target.id] = now
+            else:
                 fallen.append((target, first))
         return Verdict(tuple(fallen), tuple(recovered), frozenset(troubled))
 

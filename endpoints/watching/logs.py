@@ -32,7 +32,7 @@ TIDY_S = 60.0
 BATCH_S = 0.25
 # What is taken of one replica in a window.
 WINDOW_S = 1.0
-WINDOW_LINES = log_tail.LINES
+WINDOW_LINES = log_tail.LINES - 1  # and one that says what was left out before
 WINDOW_BYTES = 500_000
 FOLLOWED = (ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING)
 
@@ -99,9 +99,7 @@ class Outbox:
 def _cut(batch: Batch) -> None:
     """Redis has been slow or away: more than is kept is never told."""
     if len(batch.entries) > 2 * log_tail.LINES:
-        cut = len(batch.entries) - log_tail.LINES
-        lines = sum(map(log_tail.lines_of, batch.entries[: cut + 1]))
-        batch.entries[: cut + 1] = [log_tail.gap(lines)]
+        batch.entries = log_tail.shortened(batch.entries)
 
 
 @dataclass

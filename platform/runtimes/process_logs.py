@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes.contract import LOG_LINE_BYTES, LogLine
@@ -15,8 +17,29 @@ _READ_BYTES = 262_144
 _MOST_UNREAD = 1_000_000  # who is further behind goes on with the tail
 _BLOCK = 65536
 
-# A place in the output: the file's inode, which moves with it when it becomes the older one, and an offset.
-Place = tuple[int, int]
+_HEAD_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the output: the file's inode, which moves with it when it becomes the older one, and an offset.
+
+    head   the file's first bytes, none that come after this place: a file that was dropped leaves its inode to a
+           new one
+    """
+
+    inode: int
+    offset: int
+    head: bytes = b""
+
+    def after(self, data: bytes) -> Place:
+        """Behind `data`, which was read here."""
+        head = (self.head + data)[:_HEAD_BYTES] if self.offset < _HEAD_BYTES else self.head
+        return Place(self.inode, self.offset + len(data), head)
+
+    def mark(self) -> str:
+        """For LogLine.mark."""
+        return f"{self.inode}:{self.offset}:{zlib.crc32(self.head)}"
 
 
 def whole(folder: Path) -> Iterator[bytes]:
@@ -33,29 +56,27 @@ def follow(folder: Path, *, tail: int, after: str, ended: Callable[[], bool]) ->
     pending = b""
     while True:
         over = ended()
-        data, begun, lost = _read(folder, place)
+        data, place, lost = _read(folder, place)
         gap |= lost
         if lost:
             pending = b""
-        inode, offset = begun
-        place = (inode, offset + len(data))
-        *lines, rest = (pending + data).split(b"\n")
-        offset -= len(pending)
+        *lines, rest = data.split(b"\n")
         for line in lines:
-            offset += len(line) + 1
-            yield _line(line, inode, offset, gap=gap)
-            gap = False
-        pending = rest[:LOG_LINE_BYTES] if len(rest) > _MOST_UNREAD else rest
+            place = place.after(line + b"\n")
+            yield _line(pending + line, place, gap=gap)
+            pending, gap = b"", False
+        place = place.after(rest)
+        pending += rest if len(pending) < LOG_LINE_BYTES else b""
         if not data:
             if over:
                 break
             time.sleep(_POLL_S)
     if pending:
-        yield _line(pending, *place, gap=gap)
+        yield _line(pending, place, gap=gap)
 
 
-def _line(text: bytes, inode: int, offset: int, *, gap: bool) -> LogLine:
-    return LogLine(text[:LOG_LINE_BYTES].decode(errors="replace"), mark=f"{inode}:{max(offset, 0)}", gap=gap)
+def _line(text: bytes, place: Place, *, gap: bool) -> LogLine:
+    return LogLine(text[:LOG_LINE_BYTES].decode(errors="replace"), mark=place.mark(), gap=gap)
 
 
 def _files(folder: Path) -> tuple[Path, Path]:
@@ -75,40 +96,51 @@ def _sizes(folder: Path) -> dict[int, tuple[Path, int]]:
 def _start(folder: Path, tail: int, after: str) -> tuple[Place, bool]:
     """Where to begin, and whether lines are missing before that."""
     sizes = _sizes(folder)
-    if after:
-        inode, offset = _parsed(after)
-        unread, behind = 0, False
-        for number, (_path, size) in sizes.items():
-            if behind or number == inode:
-                unread += size - (0 if behind else offset)
-                behind = True
-        if behind and 0 <= unread <= _MOST_UNREAD:
-            return (inode, offset), False
+    place = _place_of(after, sizes) if after else None
+    if place is not None:
+        unread, behind = -place.offset, False
+        for inode, (_path, size) in sizes.items():
+            behind |= inode == place.inode
+            unread += size if behind else 0
+        if 0 <= unread <= _MOST_UNREAD:
+            return place, False
     return _tail_place(sizes, tail), bool(after)
 
 
-def _parsed(mark: str) -> Place:
-    inode, _, offset = mark.partition(":")
-    return (int(inode), int(offset)) if inode.isdigit() and offset.isdigit() else (0, 0)
+def _place_of(mark: str, sizes: dict[int, tuple[Path, int]]) -> Place | None:
+    """None if it is no longer there."""
+    parts = mark.split(":")
+    if len(parts) != 3 or not all(part.isdigit() for part in parts):
+        return None
+    inode, offset, crc = map(int, parts)
+    place = _place_at(sizes, inode, offset)
+    return place if place is not None and zlib.crc32(place.head) == crc else None
+
+
+def _place_at(sizes: dict[int, tuple[Path, int]], inode: int, offset: int) -> Place | None:
+    """With the head as the file has it; None if there is no such file or it ends before."""
+    if inode not in sizes or sizes[inode][1] < offset:
+        return None
+    return Place(inode, offset, _bytes_of(sizes[inode][0], inode, 0, min(offset, _HEAD_BYTES)))
 
 
 def _tail_place(sizes: dict[int, tuple[Path, int]], tail: int) -> Place:
     """Before the last `tail` lines of both files."""
-    place = (0, 0)
+    place = Place(0, 0)
     wanted = tail
     for inode, (path, size) in reversed(sizes.items()):
-        if place == (0, 0):
-            place = (inode, size)
+        if not place.inode:
+            place = Place(inode, size)
             # The newline at the very end closes the last line, it does not begin another.
-            wanted += bool(size) and _bytes_of(path, inode, size - 1) == b"\n"
+            wanted += bool(size) and _bytes_of(path, inode, size - 1, 1) == b"\n"
         if tail <= 0:
             break
         position, wanted = _back(path, size, wanted)
         if position < size:
-            place = (inode, position)
+            place = Place(inode, position)
         if wanted == 0:
             break
-    return place
+    return _place_at(sizes, place.inode, place.offset) or place
 
 
 def _back(path: Path, size: int, wanted: int) -> tuple[int, int]:
@@ -131,24 +163,37 @@ def _back(path: Path, size: int, wanted: int) -> tuple[int, int]:
 
 def _read(folder: Path, place: Place) -> tuple[bytes, Place, bool]:
     """(what comes next, where it begins, whether something before it was lost)."""
-    inode, offset = place
     sizes = _sizes(folder)
-    lost = bool(inode) and inode not in sizes
-    if inode not in sizes:
-        if not sizes:
-            return b"", place, False
-        inode, offset = next(iter(sizes)), 0
-    data = _bytes_of(sizes[inode][0], inode, offset)
+    if not sizes:
+        return b"", place, False
+    lost = False
+    data = None
+    if place.inode in sizes:
+        data = _next_bytes(sizes[place.inode][0], place)
+    if data is None:  # dropped meanwhile; another file may have got its inode
+        lost = bool(place.inode)
+        place = Place(next(iter(sizes)), 0)
+        data = _next_bytes(sizes[place.inode][0], place)
     newest = next(reversed(sizes))
-    if not data and inode != newest:
-        inode, offset = newest, 0
-        data = _bytes_of(sizes[inode][0], inode, 0)
-    return data or b"", (inode, offset), lost
+    if not data and place.inode != newest:
+        place = Place(newest, 0)
+        data = _next_bytes(sizes[newest][0], place)
+    return data or b"", place, lost
 
 
-def _bytes_of(path: Path, inode: int, offset: int) -> bytes:
+def _next_bytes(path: Path, place: Place) -> bytes | None:
+    """What follows the place; None if the file is no longer what it was."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        same = os.fstat(file.fileno()).st_ino == place.inode and file.read(len(place.head)) == place.head
+        if same:
+            file.seek(place.offset)
+            return file.read(_READ_BYTES)
+    return None
+
+
+def _bytes_of(path: Path, inode: int, offset: int, most: int) -> bytes:
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         if os.fstat(file.fileno()).st_ino == inode:
             file.seek(offset)
-            return file.read(_READ_BYTES)
+            return file.read(most)
     return b""

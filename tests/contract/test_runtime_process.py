@@ -284,6 +284,19 @@ def test_reading_goes_on_through_a_rotation(tmp_path: Path) -> None:
     ]
 
 
+def test_a_new_file_with_an_old_inode_is_no_continuation(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"one\ntwo\n")
+    mark = _reader(tmp_path)[-1].mark
+    with log.open("r+b") as file:  # as if the file had been dropped and another one had got its inode
+        file.write(b"new\nnow\nmore\n")
+    assert [(line.text, line.gap) for line in _reader(tmp_path, mark)] == [
+        ("new", True),
+        ("now", False),
+        ("more", False),
+    ]
+
+
 def test_far_behind_it_is_the_tail_that_is_read(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"one\n")

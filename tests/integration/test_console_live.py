@@ -331,7 +331,7 @@ async def test_a_log_starts_with_its_tail_and_goes_on(
     await ws.connect()
     first = json.loads(await frames(ws, bool))
     assert first["all"]
-    assert (first["lines"][0], first["lines"][-1]) == ("line 200", "line 699")
+    assert (first["lines"][1], first["lines"][-1]) == ("line 201", "line 699")
     await in_db(say)("r1", ["naïve </script> \x1b[31mred", "x" * 9000])
     more = json.loads(await frames(ws, bool))
     assert not more["all"]
@@ -400,6 +400,11 @@ async def test_who_reads_too_slowly_is_told_how_much_is_missing(redis_server: re
     news = await log_tail.read("r1", news.seen)
     assert "700 lines were left out" in news.lines[0]
     assert (news.lines[1], news.lines[-1], news.anew) == ("1-300", "2-399", False)
+    await in_db(log_tail.publish)("r1", [f"at once {n}" for n in range(700)])
+    fresh = (await log_tail.read("r1", news.seen)).lines
+    assert len(fresh) == log_tail.LINES
+    assert "201 lines were left out" in fresh[0]
+    news = await log_tail.read("r1", news.seen)
     assert (await log_tail.read("r1", news.seen)).lines == []
 
 

@@ -44,7 +44,7 @@ class Redis:
                 self.tails.pop(name, None)
             elif name not in self.tails:
                 lost.add(name)
-            self.tails.setdefault(name, []).extend(batch.entries)
+            self.tails.setdefault(name, []).extend(log_tail.shortened(batch.entries))
             self.marks[name] = batch.mark
         return frozenset(lost)
 
