@@ -9,6 +9,10 @@ from django.utils.translation import gettext_noop as _
 
 FRAMEWORK_WORDS: tuple[str, ...] = (
     _("Any image that answers HTTP on one port."),
+    _("Port"),
+    _("The port that the server listens on inside its container. Left empty: what the model says."),
+    _("Health path"),
+    _("Begins with / and answers 2xx once the model can be called. Left empty: what the model says."),
     _("Runs GGUF models on any machine, with or without a container."),
     _("Served model name"),
     _("The name that clients send as “model”. Left empty: the model's name in the registry."),
