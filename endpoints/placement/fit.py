@@ -184,19 +184,22 @@ def choose_in_turn(
     has become patient: from then on nobody who competes for the same (the same GPU model; CPUs and memory) goes
     before it, so that the room it needs can add up. One that no node could ever hold holds up nobody.
     """
-    if choose(need, endpoint, nodes) is None:
-        return None
+    found = choose(need, endpoint, nodes)
     left, before, held_up = tuple(nodes), 0, False
+    too_much: set[Need] = set()  # room only shrinks: what did not fit once does not fit later
     for other in older:
-        theirs = choose(other.need, other.endpoint, left)
+        if found is None:
+            break
+        theirs = choose(other.need, other.endpoint, left) if other.need not in too_much else None
         if theirs is not None:
             left, before = take(left, theirs, other.need, other.endpoint), before + 1
-        elif (
-            other.patient
-            and other.need.kind == need.kind
-            and any(could_hold(other.need, node) for node in nodes)
-        ):
+            found = choose(need, endpoint, left)
+            continue
+        too_much.add(other.need)
+        if other.patient and other.need.kind == need.kind and _could_ever(other.need, nodes):
             before, held_up = before + 1, True
-    if held_up:
-        return Turn(before)
-    return choose(need, endpoint, left) or Turn(before)
+    return Turn(before) if before and (held_up or found is None) else found
+
+
+def _could_ever(need: Need, nodes: Iterable[NodeRoom]) -> bool:
+    return any(could_hold(need, node) for node in nodes)
