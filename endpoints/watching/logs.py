@@ -11,8 +11,10 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from statistics import median
 
 import redis
 from django.db import DatabaseError, close_old_connections
@@ -141,7 +143,9 @@ class Follower:
     ) -> None:
         self._runtime, self._name, self._outbox, self._sleep = runtime, name, outbox, sleep
         self.mark, self._anew = "", True
-        self._rate, self._last_at = 0.0, 0.0
+        self._last_at = 0.0
+        # Of several windows: one alone may lie within a burst.
+        self._rates: deque[float] = deque(maxlen=5)
         self.thread = threading.Thread(target=self.run, name=f"log of {name}", daemon=True)
 
     def run(self) -> None:
@@ -167,21 +171,23 @@ class Follower:
                     break
             else:
                 return True
-        self._rate = window.rate() or self._rate
+        if rate := window.rate():
+            self._rates.append(rate)
         self._sleep(window.rest_s())
         return False
 
     def _take(self, line: LogLine) -> None:
         if line.gap and not self._anew:
             printed_in = line.at - self._last_at if line.at and self._last_at else 0.0
-            self._outbox.put(self._name, log_tail.gap(_rounded(self._rate * printed_in)))
+            rate = median(self._rates) if self._rates else 0.0
+            self._outbox.put(self._name, log_tail.gap(_rounded(rate * printed_in)))
         self._outbox.put(self._name, log_tail.entry(line.text), mark=line.mark, anew=self._anew)
         self.mark, self._last_at, self._anew = line.mark, line.at, False
 
 
 def _rounded(count: float) -> int:
     """An estimate does not pretend to be a count."""
-    return int(float(f"{max(count, 0):.2g}"))
+    return int(float(f"{max(count, 0):.1g}"))
 
 
 @dataclass

