@@ -9,6 +9,7 @@ import redis
 from django.test import Client
 
 from endpoints import gateway_feed
+from gateway.control import Report
 
 pytestmark = [pytest.mark.django_db, pytest.mark.redis]
 
@@ -19,7 +20,9 @@ def checks_of(client: Client) -> tuple[int, dict[str, str]]:
 
 
 def poll(applied: str = "", rejected: str = "") -> str:
-    return gateway_feed.poll("gw-1", applied=applied, rejected=rejected)
+    given = gateway_feed.poll("gw-1", Report(applied=applied, rejected=rejected))
+    assert given is not None
+    return given.version
 
 
 def test_healthz_asks_nobody(client: Client) -> None:
