@@ -145,8 +145,15 @@ def waiting_in(region: str, now: datetime) -> QuerySet[Replica]:
 def older_than(replica: Replica, region: str, now: datetime) -> list[Waiting]:
     """Who waits for room in the region since before this replica, oldest first."""
     before = Q(created_at__lt=replica.created_at) | Q(created_at=replica.created_at, id__lt=replica.id)
-    rows = waiting_in(region, now).filter(before).select_related("revision__instance_type")
+    size = "revision__instance_type__"
+    rows = (
+        waiting_in(region, now)
+        .filter(before)
+        .values_list(
+            "endpoint", "created_at", f"{size}vcpu", f"{size}memory_gib", f"{size}gpu", f"{size}gpu_count"
+        )
+    )
     return [
-        Waiting(row.endpoint_id, need_of(row.revision.instance_type), now - row.created_at > PATIENCE)
-        for row in rows
+        Waiting(endpoint, Need(cpus, int(memory * GIB), gpu, gpu_count), now - since > PATIENCE)
+        for endpoint, since, cpus, memory, gpu, gpu_count in rows
     ]
