@@ -137,7 +137,7 @@ class EndpointViewSet(ProjectViewSet[Endpoint]):
     @action(detail=True, methods=["get"], filter_backends=[], url_path="events")
     def list_events(self, request: Request, pk: str) -> Response:
         """What happened, newest first."""
-        return self._page(EventSerializer, Event.objects.filter(endpoint=self.get_object()), order="-at")
+        return self._page(EventSerializer, Event.objects.filter(endpoint=self.get_object()), order="-id")
 
     @extend_schema(responses=ReplicaSerializer(many=True))
     @action(detail=True, methods=["get"], filter_backends=[])
