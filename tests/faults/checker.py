@@ -6,8 +6,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import redis
+
+from config.places import socket_dir
 from tests.faults import gateway, rows
 from tests.faults.engine import EngineAway
 from tests.faults.gateway import GatewayAway
@@ -57,8 +61,13 @@ def differences(story: Story) -> list[str]:
     world = story.world
     try:
         seen = observe(world)
-    except (EngineAway, GatewayAway) as error:
+        return _compare(story, seen)
+    except (EngineAway, GatewayAway, redis.RedisError) as error:
         return [f"not to be seen: {error}"]
+
+
+def _compare(story: Story, seen: Observed) -> list[str]:
+    world = story.world
     return [
         *_target(story, seen),
         *served(seen, world.bystander, 1, BYSTANDER),
@@ -83,6 +92,7 @@ def _target(story: Story, seen: Observed) -> Iterator[str]:
             yield f"deleted, and still there: {row.status} {row.reason}"
         home = story.world.where.home
         yield from (f"file left: {path.relative_to(home)}" for path in home.rglob(f"*{endpoint}*"))
+        yield from (f"key left in Redis: {key}" for key in keys_for_ever(home, endpoint))
     elif row is None:
         yield "the endpoint is gone"
     elif wanted.paused:
@@ -161,6 +171,22 @@ def claims(seen: Observed) -> Iterator[str]:
             yield f"{_name(container)} has {sorted(devices(container))}, its row {sorted(row.gpus)}"
     twice = Counter(uuid for one in found.replicas if one.claimed for uuid in one.gpus)
     yield from (f"{uuid} claimed {count} times" for uuid, count in twice.items() if count > 1)
+
+
+def told_in_order(story: Story) -> Iterator[str]:
+    """Everything that happened to the endpoint stands in the API, the newest first."""
+    path = f"/api/v1/endpoints/{story.endpoint}/events/"
+    told = [event["kind"] for event in story.world.person.call("GET", path)["results"]]
+    happened = rows.events(story.world.database, story.endpoint)[::-1][: len(told)]
+    if not told or told != happened:
+        yield f"events in the API {told}, in the rows {happened}"
+
+
+def keys_for_ever(home: Path, endpoint: str) -> list[str]:
+    """Keys in Redis that name the endpoint and never expire."""
+    with redis.Redis(unix_socket_path=str(socket_dir(home) / "redis.sock"), decode_responses=True) as client:
+        found = client.scan_iter(f"*{endpoint}*", count=1000)
+        return [str(key) for key in found if client.ttl(key) == -1]
 
 
 def devices(container: Any) -> frozenset[str]:

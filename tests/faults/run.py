@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tests.faults import history, injections, plan
+from tests.faults import checker, history, injections, plan
 from tests.faults.acts import Outcome, until_as_wanted, with_fault
 from tests.faults.importing import import_model
 from tests.faults.load import Load
@@ -64,6 +64,7 @@ def _play(story: Story, outcome: Outcome, load: Load) -> None:
         load.add(story.endpoint, story.token)
     outcome.converged_s = until_as_wanted(story)
     if not story.wanted.gone:
+        outcome.problems += checker.told_in_order(story)
         story.delete()
         until_as_wanted(story)
 
