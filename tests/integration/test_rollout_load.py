@@ -14,7 +14,7 @@ from tests.support_rollouts import Size, run
 from tests.support_runtimes import engine_answers
 
 pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.envoy, pytest.mark.timeout(400)]
-SMALL = Size(rollouts=2, requests=500, streams=25, stream_s=5, shorts=4, pause_s=0.2)
+SMALL = Size(rollouts=2, requests=500, streams=60, stream_s=8, shorts=4, pause_s=0.3)
 
 
 def test_no_request_is_lost(tmp_path: Path) -> None:
