@@ -35,8 +35,11 @@ def reconcile(endpoint_id: str, runtime: Runtime) -> float | None:
     try:
         return _rounds(lease, runtime)
     except LeaseLost:
-        log.info("%s: another worker took over", endpoint_id)
-        return None
+        # Where only a row had changed under the plan (a pull that failed), the lease is still this one: kept, it would
+        # keep everybody out until it expires.
+        mine = lease.finish()
+        log.info("%s: %s", endpoint_id, "it changed meanwhile" if mine else "another worker took over")
+        return BUSY_RETRY_S if mine else None
     except RuntimeFailure as failure:
         log.warning("%s: %s (%s)", endpoint_id, failure.code, failure.evidence)
         lease.finish()

@@ -209,3 +209,22 @@ def test_a_worker_that_lost_its_lease_starts_nothing(
     assert not Replica.objects.exists()
     endpoint.refresh_from_db()
     assert (endpoint.status, endpoint.lease_token) == ("PENDING", "another")
+
+
+def test_a_row_that_changed_under_the_plan_keeps_nobody_out(
+    drive: Driver, runtime: FakeRuntime, editor_actor: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = new_endpoint(editor_actor)
+    real = runtime.start
+
+    def start(*args: Any, **named: Any) -> Any:
+        Replica.objects.update(state="failed", ended_at=timezone.now())  # as a pull does that fails for good
+        return real(*args, **named)
+
+    monkeypatch.setattr(runtime, "start", start)
+    due = None
+    while not Replica.objects.filter(state="failed").exists():
+        due = reconcile(endpoint.pk, runtime)
+    assert due is not None, "it looks again soon"
+    endpoint.refresh_from_db()
+    assert (endpoint.lease_token, endpoint.lease_until) == ("", None)
