@@ -36,7 +36,8 @@ def desired_of(endpoint: Endpoint, kind: str) -> Desired:
         epoch=endpoint.epoch,
         surge=0 if revision and revision.allow_interruption else 1,
         stable_revision_id=endpoint.stable_revision_id,
-        revised_at=revision.created_at if revision else None,
+        # Not the revision's own age: nothing of it was tried while the endpoint was paused.
+        revised_at=max(revision.created_at, endpoint.requested_at) if revision else None,
         drain_timeout_s=settings.BERTH_DRAIN_TIMEOUT_S,
         failed_update=endpoint.failed_update,
         deleting=endpoint.deleting_at is not None,

@@ -19,7 +19,7 @@ class Desired:
     epoch             and the restart they should come after
     surge             replicas more than `wanted` that a rollout may have at a time; 0: an old one goes first
     stable_revision_id   what to go back to if the revision fails; None: there is nothing older that worked
-    revised_at        when the revision was asked for
+    revised_at        when the revision was asked for, or the last thing after it: it had no chance before a resume
     rollout_timeout_s    how long a rollout may go on without another replica of it getting ready
     drain_timeout_s   how long a replica that leaves may finish its requests
     failed_update     why the last update was taken back: Endpoint.failed_update

@@ -4,6 +4,7 @@ fail."""
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -136,6 +137,20 @@ def test_a_persons_next_change_wins_over_taking_back(
     endpoint = drive.until(endpoint, settled)
     assert serving(endpoint) == {(1, 3)}
     assert endpoint.failed_update == {}
+    assert not endpoint.events.filter(kind="revision.taken_back").exists()
+
+
+def test_an_update_asked_for_during_a_pause_has_its_whole_time_after_it(
+    drive: Driver, sick: Sick, editor_actor: Actor
+) -> None:
+    endpoint = active(drive, editor_actor, replicas=1)
+    services.pause_endpoint(actor=editor_actor, endpoint=endpoint)
+    drive.until(endpoint, lambda item: item.reason_code == "paused")
+    services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 256}})
+    endpoint.revisions.filter(number=2).update(created_at=timezone.now() - timedelta(days=1))
+    services.resume_endpoint(actor=editor_actor, endpoint=endpoint)
+    endpoint = drive.until(endpoint, settled)
+    assert serving(endpoint) == {(1, 2)}
     assert not endpoint.events.filter(kind="revision.taken_back").exists()
 
 
