@@ -39,16 +39,13 @@ def to_drain(desired: Desired, replicas: Sequence[ReplicaView]) -> frozenset[str
     """Names of the ready replicas that may go now: those above the wanted number, and as many old ones as can be
     spared."""
     serving = [item for item in replicas if item.state == "ready"]
-    above = {item.name for item in serving if item.slot > desired.wanted}
-    old = [item for item in serving if item.name not in above and not is_current(desired, item)]
+    above = _above(desired, serving)
+    below = [item for item in serving if item.slot <= desired.wanted]
+    old = [item for item in below if not is_current(desired, item)]
     if not old:
         return frozenset(above)
     # One that nobody is sent to yet, or that does not answer, is no reason to let another one go.
-    steady = [
-        item
-        for item in serving
-        if item.name not in above and item.routed_at is not None and item.unhealthy_since is None
-    ]
+    steady = [item for item in below if _is_steady(item)]
     doubtful = [item for item in old if item.unhealthy_since is not None]
     spare = max(0, len(steady) - desired.wanted)
     if desired.surge == 0 and not spare and _place_is_needed(desired, replicas):
@@ -59,6 +56,20 @@ def to_drain(desired: Desired, replicas: Sequence[ReplicaView]) -> frozenset[str
     )
     going = [*order[:spare], *(doubtful if len(steady) >= desired.wanted else ())]
     return frozenset(above | {item.name for item in going})
+
+
+def _is_steady(replica: ReplicaView) -> bool:
+    """Whether requests are sent to it and answered, as far as is known."""
+    return replica.routed_at is not None and replica.unhealthy_since is None
+
+
+def _above(desired: Desired, serving: Sequence[ReplicaView]) -> set[str]:
+    """Those above the wanted number that may go: not the ones that serve in place of lower slots which don't."""
+    below = [item for item in serving if item.slot <= desired.wanted]
+    missing = max(0, desired.wanted - sum(map(_is_steady, below)))
+    above = sorted((item for item in serving if item.slot > desired.wanted), key=lambda item: item.slot)
+    needed = [item for item in above if _is_steady(item)][:missing]
+    return {item.name for item in above if item not in needed}
 
 
 def _place_is_needed(desired: Desired, replicas: Sequence[ReplicaView]) -> bool:

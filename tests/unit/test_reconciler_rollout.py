@@ -287,3 +287,20 @@ def test_a_replica_that_is_frozen_does_not_count_as_serving_during_an_update() -
     outcome = plan(world.desired, list(world.rows.values()), observed, START)
     drained = [action.replica.name for action in outcome.actions if isinstance(action, Drain)]
     assert drained == ["r1-1-v6"], "the frozen one goes, the good old one stays"
+
+
+def test_scaling_down_spares_one_that_serves_in_place_of_a_lower_one_that_does_not() -> None:
+    def drained(*rows: ReplicaView) -> list[str]:
+        containers = {item.name: _running(item.name) for item in rows}
+        outcome = plan(Desired("me-1", 2, 1, NEW), rows, Observed(containers, gateways=1), START)
+        return [action.replica.name for action in outcome.actions if isinstance(action, Drain)]
+
+    def ready(slot: int, **fields: object) -> ReplicaView:
+        fields = {"routed_at": START, **fields}
+        return ReplicaView(f"r{slot}", f"r{slot}", slot, 1, NEW, 1, "ready", ready_at=START, **fields)
+
+    coming = ReplicaView("r1", "r1", 1, 9, NEW, 2, "starting", started_at=START)
+    assert drained(coming, ready(2), ready(3)) == ["r3"]
+    assert drained(ready(1, unhealthy_since=START), ready(2), ready(3)) == ["r3"]
+    assert drained(ready(1, routed_at=None), ready(2), ready(3)) == ["r3"], "nobody is sent to it yet"
+    assert drained(ready(1), ready(2), ready(3)) == ["r2", "r3"]
