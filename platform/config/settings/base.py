@@ -274,7 +274,11 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SCHEMA_PATH_PREFIX": "/api/v1",
-    "ENUM_NAME_OVERRIDES": {"RoleEnum": "iam.roles.Role", "PhaseEnum": "endpoints.models.PhaseName"},
+    "ENUM_NAME_OVERRIDES": {
+        "RoleEnum": "iam.roles.Role",
+        "PhaseEnum": "endpoints.models.PhaseName",
+        "EndpointStatusEnum": "endpoints.models.Status",
+    },
 }
 
 LOGGING: dict[str, Any] = {
