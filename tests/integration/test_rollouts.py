@@ -75,7 +75,9 @@ def test_an_update_replaces_one_after_another_and_becomes_what_to_go_back_to(
 ) -> None:
     endpoint = active(drive, editor_actor)
     assert endpoint.stable_revision_id == endpoint.revision_id
-    services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 256}})
+    services.update_endpoint(
+        actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 256}}
+    )
     most = []
 
     def watch(item: Endpoint) -> bool:
@@ -97,7 +99,9 @@ def test_an_update_that_does_not_get_healthy_is_taken_back_and_the_endpoint_serv
     endpoint = active(drive, editor_actor)
     monkeypatch.setattr(retries, "BACK_OFF", retries.BACK_OFF / 1000)
     sick.names = {"-v2-"}
-    services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 256}})
+    services.update_endpoint(
+        actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 256}}
+    )
 
     def crash(item: Endpoint) -> bool:
         assert len(serving(item)) == 2
@@ -120,7 +124,9 @@ def test_an_update_that_does_not_get_healthy_is_taken_back_and_the_endpoint_serv
     attempts = endpoint.replicas.filter(revision__number=2, state="failed")
     assert attempts.count() == 3
     sick.names = set()
-    services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 128}})
+    services.update_endpoint(
+        actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 128}}
+    )
     endpoint = drive.until(endpoint, settled)
     assert endpoint.failed_update == {}
     assert serving(endpoint) == {(1, 3), (2, 3)}
@@ -131,9 +137,13 @@ def test_a_persons_next_change_wins_over_taking_back(
 ) -> None:
     endpoint = active(drive, editor_actor, replicas=1)
     sick.names = {"-v2-"}
-    services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 256}})
+    services.update_endpoint(
+        actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 256}}
+    )
     drive.until(endpoint, lambda item: item.replicas.filter(state="starting").exists())
-    services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 128}})
+    services.update_endpoint(
+        actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 128}}
+    )
     endpoint = drive.until(endpoint, settled)
     assert serving(endpoint) == {(1, 3)}
     assert endpoint.failed_update == {}
@@ -146,7 +156,9 @@ def test_an_update_asked_for_during_a_pause_has_its_whole_time_after_it(
     endpoint = active(drive, editor_actor, replicas=1)
     services.pause_endpoint(actor=editor_actor, endpoint=endpoint)
     drive.until(endpoint, lambda item: item.reason_code == "paused")
-    services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 256}})
+    services.update_endpoint(
+        actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 256}}
+    )
     endpoint.revisions.filter(number=2).update(created_at=timezone.now() - timedelta(days=1))
     services.resume_endpoint(actor=editor_actor, endpoint=endpoint)
     endpoint = drive.until(endpoint, settled)
