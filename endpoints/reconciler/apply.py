@@ -4,6 +4,7 @@ dies in between leaves something the next one can see."""
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,8 @@ from runtimes.errors import RuntimeFailure
 
 log = logging.getLogger(__name__)
 DEAD_KEPT = 20  # records of ended replicas an endpoint keeps
+# and of each slot, however many others fail: the back-off is read from them, and that one has failed for good
+DEAD_KEPT_A_SLOT = 7
 
 
 class LeaseLost(Exception):
@@ -144,7 +147,15 @@ def _create(action: Create, endpoint: Endpoint, runtime: Runtime) -> None:
 def _forget_old(endpoint: Endpoint) -> None:
     """A replica that crashes for weeks must not fill the database with its obituaries, nor the disk with its logs."""
     dead = endpoint.replicas.exclude(state__in=LIVE_STATES).order_by("-created_at")
-    old = list(dead.values_list("pk", "name")[DEAD_KEPT:])
+    seen: Counter[tuple[int, int]] = Counter()
+    old = []
+    for place, (pk, name, slot, revision_id) in enumerate(
+        dead.values_list("pk", "name", "slot", "revision_id")
+    ):
+        seen[slot, revision_id] += 1
+        of_now = revision_id == endpoint.revision_id and seen[slot, revision_id] <= DEAD_KEPT_A_SLOT
+        if place >= DEAD_KEPT and not of_now:
+            old.append((pk, name))
     if old:
         endpoint.replicas.filter(pk__in=[pk for pk, _ in old]).delete()
         replica_logs.forget([name for _, name in old])

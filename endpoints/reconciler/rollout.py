@@ -54,6 +54,8 @@ def to_drain(desired: Desired, replicas: Sequence[ReplicaView]) -> frozenset[str
     order = sorted(
         (item for item in old if item not in doubtful), key=lambda item: (item.slot not in taken, item.slot)
     )
+    if not spare and order and order[0].slot in taken and _lacks_room(replicas):
+        spare = 1
     going = [*order[:spare], *(doubtful if len(steady) >= desired.wanted else ())]
     return frozenset(above | {item.name for item in going})
 
@@ -70,6 +72,14 @@ def _above(desired: Desired, serving: Sequence[ReplicaView]) -> set[str]:
     above = sorted((item for item in serving if item.slot > desired.wanted), key=lambda item: item.slot)
     needed = [item for item in above if _is_steady(item)][:missing]
     return {item.name for item in above if item not in needed}
+
+
+def _lacks_room(replicas: Sequence[ReplicaView]) -> bool:
+    """Whether one waits for room and nobody is on the way out. Where a slot was empty when the update began, the first
+    new replica brings the number up to the wanted one without making an old one spare, and with no room for another
+    the update would wait for ever. The old one in its slot goes then: as many slots are served as at the beginning."""
+    waits = any(item.state == "waiting" and item.reason_code == "no_capacity" for item in replicas)
+    return waits and not any(item.state == "draining" for item in replicas)
 
 
 def _place_is_needed(desired: Desired, replicas: Sequence[ReplicaView]) -> bool:

@@ -205,6 +205,65 @@ def test_one_replica_that_keeps_failing_takes_nobody_with_it(
     assert serving(drive.to(endpoint, "ACTIVE")) == {(1, 1), (2, 1)}
 
 
+def test_however_many_others_fail_no_slots_failures_are_forgotten(drive: Driver, editor_actor: Actor) -> None:
+    endpoint = new_endpoint(editor_actor, min_replicas=5, max_replicas=5)
+    assert endpoint.revision is not None
+    for attempt in range(1, 11):
+        for slot in range(1, 6):
+            if slot == 1 and attempt > 1:
+                continue  # its image was not found: that is final
+            Replica.objects.create(
+                endpoint=endpoint,
+                revision=endpoint.revision,
+                slot=slot,
+                attempt=attempt,
+                generation=endpoint.generation,
+                name=f"old-{slot}-{attempt}",
+                state="failed",
+                reason_code="image_not_found" if slot == 1 else "container_exited",
+                ended_at=timezone.now(),
+            )
+    for row in endpoint.replicas.exclude(slot=1):  # their turn comes
+        Replica.objects.filter(pk=row.pk).update(ended_at=timezone.now() - retries.BACK_OFF_LIMIT)
+    drive.step(endpoint)
+    assert endpoint.replicas.filter(slot=1).count() == 1, "it is not tried again"
+    for slot in range(2, 6):
+        failed = endpoint.replicas.filter(slot=slot, state="failed")
+        assert sorted(failed.values_list("attempt", flat=True)) == list(range(4, 11)), "enough for 5 minutes"
+
+
+def test_the_way_back_from_an_interrupted_update_needs_no_more_room_than_the_way_there(
+    drive: Driver, runtime: FakeRuntime, sick: Sick, editor_actor: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "BACK_OFF", retries.BACK_OFF / 1000)
+    Node.objects.all().delete()
+    node = Node.objects.create(name="local", region=Region.objects.get(), cpus=64, memory_bytes=2**38)
+    for number in range(3):
+        Gpu.objects.create(uuid=f"GPU-{number}", node=node, model="rtx2080ti", vram_bytes=11 * 2**30)
+    model = ready_model(editor_actor.project, framework="vllm", weights_path="/nowhere/m", entry_file="")
+    size = "g1-standard-4x16-1rtx2080ti"
+    endpoint = new_endpoint(editor_actor, model, instance_type=size, min_replicas=3, max_replicas=3)
+    endpoint = drive.to(endpoint, "ACTIVE")
+    sick.names = {"-v2-r3-"}
+    services.update_endpoint(
+        actor=editor_actor,
+        endpoint=endpoint,
+        changes={"environment": {"COLOUR": "blue"}},
+        allow_interruption=True,
+    )
+
+    def last_one_fails(item: Endpoint) -> bool:
+        for replica in item.replicas.filter(state="starting", name__contains="-v2-r3-"):
+            runtime.engine.exits(replica.name, 3)
+        return bool(item.failed_update)
+
+    drive.until(endpoint, last_one_fails)
+    endpoint = drive.until(
+        endpoint, lambda item: item.status == "DEGRADED" and serving(item) == {(1, 1), (2, 1), (3, 1)}
+    )
+    assert endpoint.reason_code == endpoint.failed_update["code"]
+
+
 def test_with_an_interruption_allowed_the_old_one_goes_first(
     drive: Driver, runtime: FakeRuntime, editor_actor: Actor
 ) -> None:
