@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from django import template
 from django.urls import NoReverseMatch, reverse
@@ -42,6 +43,20 @@ def sort_link(query: ListQuery, key: str) -> SortLink:
 def page_link(query: ListQuery, number: int) -> str:
     """The same list, another page."""
     return query.url_query(page=number)
+
+
+@register.simple_tag
+def row_url(name: str, endpoint_id: str, *rest: str) -> str:
+    """`{% url "endpoints:…" endpoint.id %}` for lists, whose hundreds of addresses are all of a few forms."""
+    return _form_of(name, rest).replace(_ANY, endpoint_id)
+
+
+_ANY = "me-any"
+
+
+@lru_cache(maxsize=50)
+def _form_of(name: str, rest: tuple[str, ...]) -> str:
+    return reverse(f"endpoints:{name}", args=[_ANY, *rest])
 
 
 @register.simple_tag
