@@ -9,11 +9,12 @@ transaction ends with nothing claimed.
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from endpoints.models import Gpu, InstanceType, Replica
@@ -23,6 +24,7 @@ from endpoints.placement.answers import NoRoom, Placed
 from endpoints.placement.fit import Choice, Turn, choose, choose_in_turn, take
 from endpoints.queue import reconcile_in
 
+ENDING = timedelta(seconds=15)  # that long the worker that ends a replica may still be removing its container
 WOKEN = 20  # endpoints that are looked at at once when room appears; the sweep comes to the others
 
 
@@ -114,9 +116,10 @@ def release(replica_id: str | UUID) -> bool:
 
 
 def release_dead() -> list[str]:
-    """Give back what replicas hold that have ended: nothing ends one without `release`, but a claim held by the dead
-    would be lost for good. Answers their names."""
-    gone = Replica.objects.exclude(state__in=LIVE_STATES)
+    """Give back what replicas hold that have ended: whoever ends one calls `release` once its container is gone, but
+    may die in between, and a claim held by the dead would be lost for good. Answers their names."""
+    left = Q(ended_at=None) | Q(ended_at__lt=timezone.now() - ENDING)
+    gone = Replica.objects.exclude(state__in=LIVE_STATES).filter(left)
     names = []
     for replica_id, name in {
         *gone.filter(claimed=True).values_list("pk", "name"),

@@ -32,6 +32,7 @@ from endpoints.reconciler.state import (
     Plan,
     Pull,
     Ready,
+    Recovered,
     RemoveOrphan,
     ReplicaView,
     Routed,
@@ -98,6 +99,8 @@ def _carry_out(action: Action, endpoint: Endpoint, observed: Observed, runtime: 
             phases.enter(replica.id, PhaseName.HEALTH_CHECK, timezone.now())
         case Ready(replica):
             _ready(replica, endpoint, observed)
+        case Recovered(replica):
+            _update(replica, unhealthy_since=None)
         case Drain(replica):
             _update(replica, state=ReplicaState.DRAINING, drain_started_at=timezone.now())
         case Stop(replica):
@@ -276,15 +279,17 @@ def _fail(action: Fail, endpoint: Endpoint, runtime: Runtime) -> None:
     now = timezone.now()
     with transaction.atomic():
         _update(replica, state=ReplicaState.FAILED, ended_at=now, reason_code=code, evidence=evidence)
-        placement.release(replica.id)
         addresses.hold(row)
         phases.close(replica.id, now)
         kind = "replica.lost" if code == "container_gone" else "replica.failed"
         told = {name: evidence[name] for name in events.TOLD if name in evidence}
         events.record(endpoint, kind, replica=replica.name, reason=code, **told)
     # Last: dying before this leaves a container that no live row knows, which the next look removes. The other way
-    # round the evidence would be lost with the container.
+    # round the evidence would be lost with the container. What it claims it has until then: one that hangs still runs
+    # on its GPU. The sweep gives back what a worker that dies here leaves claimed.
     _remove(runtime, replica.name)
+    with transaction.atomic():
+        placement.release(replica.id)
 
 
 def take_back(action: TakeBack, endpoint: Endpoint, lease: Lease) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
 
 import pytest
 import redis
+from django.utils import timezone
 
 from endpoints import services
 from endpoints.errors import describe
@@ -82,6 +86,31 @@ def test_a_replica_that_fails_gives_back_its_gpu_at_once_and_the_others_serve_on
     drive.to(endpoint, "ACTIVE")
     assert {row.pk for row in others} < {row.pk for row in live(endpoint)}
     assert Gpu.objects.exclude(replica=None).count() == 3
+
+
+def test_a_gpu_is_given_to_nobody_while_a_container_that_hangs_still_has_it(
+    drive: Driver, runtime: FakeRuntime, editor_actor: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = drive.to(asks_for(editor_actor, gpu_size(1)), "ACTIVE")
+    victim = live(endpoint)[0]
+    monkeypatch.setattr(probe, "healthy", lambda urls: frozenset())
+    Replica.objects.filter(pk=victim.pk).update(unhealthy_since=timezone.now() - timedelta(minutes=1))
+    held: list[bool] = []
+    stop, remove = runtime.stop, runtime.remove
+
+    def looked(call: Callable[..., None]) -> Callable[..., None]:
+        def look(name: str, **more: Any) -> None:
+            held.append(Gpu.objects.filter(replica=victim).exists())
+            call(name, **more)
+
+        return look
+
+    monkeypatch.setattr(runtime, "stop", looked(stop))
+    monkeypatch.setattr(runtime, "remove", looked(remove))
+    drive.until(endpoint, lambda _: not Gpu.objects.filter(replica=victim).exists())
+    assert held == [True, True]
+    victim.refresh_from_db()
+    assert (victim.state, victim.claimed, victim.name in runtime.engine.containers) == ("failed", False, False)
 
 
 def test_what_waits_is_placed_by_itself_oldest_first(
