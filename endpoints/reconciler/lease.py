@@ -59,7 +59,9 @@ def acquire(endpoint_id: str) -> Lease | None:
     lease = Lease(endpoint_id, _new_token())
     row = Endpoint.objects.filter(pk=endpoint_id)
     terms = {"lease_token": lease.token, "lease_until": now + LEASE}
-    if row.filter(Q(lease_until=None) | Q(lease_until__lt=now)).update(**terms):
+    # One that ends later than any lease can was taken before the clock was set back.
+    free = Q(lease_until=None) | Q(lease_until__lt=now) | Q(lease_until__gt=now + 3 * LEASE)
+    if row.filter(free).update(**terms):
         return lease
     holder = row.values_list("lease_token", flat=True).first()
     if holder and is_dead(holder) and row.filter(lease_token=holder).update(**terms):

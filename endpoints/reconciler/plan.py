@@ -34,6 +34,7 @@ from endpoints.reconciler.state import (
     Plan,
     Pull,
     Ready,
+    Recovered,
     RemoveOrphan,
     ReplicaView,
     Routed,
@@ -124,7 +125,7 @@ def _waiting(replica: ReplicaView, observed: Observed, now: datetime) -> Iterato
         yield Place(replica)
     elif observed.image_present:
         yield Start(replica)
-    elif replica.pull_beat_at is None or now - replica.pull_beat_at > PULL_BEAT_LIMIT:
+    elif replica.pull_beat_at is None or abs(now - replica.pull_beat_at) > PULL_BEAT_LIMIT:
         yield Pull(replica)
 
 
@@ -153,7 +154,9 @@ def _hint(replica: ReplicaView, hint: Mapping[str, Any]) -> Iterator[Hint]:
 
 
 def _serving(replica: ReplicaView, observed: Observed, now: datetime) -> Iterator[Action]:
-    if replica.unhealthy_since and replica.name not in observed.healthy:
+    if replica.unhealthy_since and replica.name in observed.healthy:
+        yield Recovered(replica)
+    elif replica.unhealthy_since:
         silent = now - replica.unhealthy_since
         if silent >= UNRESPONSIVE_LIMIT:
             yield Fail(replica, "unresponsive", {"seconds": int(silent.total_seconds())})

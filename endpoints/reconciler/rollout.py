@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
-from endpoints.reconciler.retries import failures_in_a_row, is_final, next_try
+from endpoints.reconciler.retries import BACK_OFF_LIMIT, failures_in_a_row, is_final, next_try
 from endpoints.reconciler.state import Create, Desired, ReplicaView, TakeBack
 
 TRIES = 3  # failed attempts in one slot after which an update is taken back
@@ -101,7 +101,9 @@ def to_create(desired: Desired, replicas: Sequence[ReplicaView], now: datetime) 
             continue
         failures = failures_in_a_row([item for item in mine if is_current(desired, item)], desired.generation)
         due = next_try(failures)
-        if (failures and is_final(failures[0])) or (due is not None and now < due):
+        # Longer than any wait: the clock was set back, and would keep it waiting for as long.
+        waits = due is not None and now < due <= now + BACK_OFF_LIMIT
+        if (failures and is_final(failures[0])) or waits:
             if updating:
                 return  # an update that fails in one place is not tried in the others: the old ones serve there
             continue

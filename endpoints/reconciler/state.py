@@ -152,6 +152,13 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Recovered:
+    """It was noted as silent and answers again. The watcher says so as well; it may be away."""
+
+    replica: ReplicaView
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Take it out of the snapshot."""
 
@@ -209,6 +216,7 @@ Action = (
     | Hint
     | Healthy
     | Ready
+    | Recovered
     | Drain
     | Stop
     | Fail

@@ -145,3 +145,10 @@ def test_looking_for_the_dead_is_one_query(endpoint: Endpoint) -> None:
     with CaptureQueriesContext(connection) as queries:
         release_dead()
     assert len(queries) == 1
+
+
+def test_a_lease_from_before_the_clock_was_set_back_holds_nobody_up(endpoint: Endpoint) -> None:
+    held_by(endpoint, "of another machine")
+    assert acquire(endpoint.id) is None
+    Endpoint.objects.filter(pk=endpoint.pk).update(lease_until=timezone.now() + timedelta(hours=1))
+    assert acquire(endpoint.id) is not None

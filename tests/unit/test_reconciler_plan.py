@@ -23,6 +23,7 @@ from endpoints.reconciler.state import (
     Place,
     Pull,
     Ready,
+    Recovered,
     RemoveOrphan,
     ReplicaView,
     Routed,
@@ -186,7 +187,7 @@ def test_a_replica_that_falls_silent_is_given_time_and_then_replaced() -> None:
     assert isinstance(action, Fail)
     assert action.code == "unresponsive"
     speaks_again = seen(container(silent.name), healthy=frozenset({silent.name}))
-    assert plan(WANT_ONE, [silent], speaks_again, NOW + UNRESPONSIVE_LIMIT).actions == ()
+    assert plan(WANT_ONE, [silent], speaks_again, NOW + UNRESPONSIVE_LIMIT).actions == (Recovered(silent),)
 
 
 def test_a_container_removed_by_someone_else_is_replaced() -> None:
@@ -280,3 +281,17 @@ def test_never_two_live_replicas_of_one_revision_in_a_slot(
     assert all(action.slot <= wanted for action in created)
     taken = {(item.slot, item.attempt) for item in replicas if item.revision_id == 7}
     assert not taken & {(action.slot, action.attempt) for action in created}
+
+
+def test_a_silent_replica_that_answers_again_is_taken_in_though_no_watcher_says_so() -> None:
+    silent = row("ready", ready_at=NOW, routed_at=NOW, unhealthy_since=NOW - timedelta(minutes=5))
+    outcome = plan(WANT_ONE, [silent], seen(container("r1-1-v7"), healthy=frozenset({"r1-1-v7"})), NOW)
+    assert outcome.actions == (Recovered(silent),)
+
+
+def test_a_clock_that_was_set_back_does_not_keep_a_retry_or_a_pull_waiting() -> None:
+    ahead = NOW + timedelta(hours=1)
+    failed = row("failed", ended_at=ahead, reason_code="container_exited")
+    assert plan(WANT_ONE, [failed], seen(), NOW).actions == (Create(1, attempt=2),)
+    pulled = row("waiting", pull_beat_at=ahead)
+    assert plan(WANT_ONE, [pulled], seen(image_present=False), NOW).actions == (Pull(pulled),)
