@@ -21,7 +21,7 @@ _ASKED = {
     "endpoint.deleting_at": ("endpoint.delete_requested",),
     "endpoint.paused_at": ("endpoint.paused", "endpoint.resumed"),
     "endpoint.min_replicas": ("endpoint.changed", "endpoint.revised"),
-    "endpoint.revision_id": ("endpoint.revised", "endpoint.rolled_back", "revision.rolled_back"),
+    "endpoint.revision_id": ("endpoint.revised", "endpoint.rolled_back", "revision.taken_back"),
     "endpoint.epoch": ("endpoint.restarted", "endpoint.retried"),
 }
 
