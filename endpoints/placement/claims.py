@@ -32,26 +32,28 @@ class _Taken(Exception):
     """A GPU that was free when we looked is not ours to take."""
 
 
-def place(replica: Replica, *, now: datetime) -> Placed | NoRoom:
+def place(replica: Replica, *, now: datetime, heir: bool = False) -> Placed | NoRoom:
     """Claim CPUs, memory and exact GPUs for this replica, or say why not. Asking again gives the same claim.
+
+    heir: in the transaction that has just released what its predecessor held for it; nobody comes first then.
 
     The row and `replica` itself then carry `node`, `claimed`, `cpus`, `memory_bytes` and `gpu_ids`. Whose turn it
     is: `fit.choose_in_turn`, among `reading.waiting_in`.
     """
     # Most that wait go on waiting: their looks must not take the write lock every few seconds.
-    answer = _look(replica, now)
+    answer = _look(replica, now, heir)
     if not isinstance(answer, Choice):
         return answer
     try:
         with transaction.atomic():
             list(reading.nodes_of(replica.endpoint.region_id).select_for_update(no_key=True))
-            answer = _look(replica, now)
+            answer = _look(replica, now, heir)
             return _claim(replica, answer) if isinstance(answer, Choice) else answer
     except _Taken:
         return reasons.turn(replica.endpoint.region_id, 1)
 
 
-def _look(replica: Replica, now: datetime) -> Placed | NoRoom | Choice:
+def _look(replica: Replica, now: datetime, heir: bool) -> Placed | NoRoom | Choice:
     """What it holds already, else where it would go, else why nowhere."""
     held = _held(replica)
     if held is not None:
@@ -61,7 +63,7 @@ def _look(replica: Replica, now: datetime) -> Placed | NoRoom | Choice:
     nodes = reading.rooms(reading.nodes_of(region), endpoints={endpoint})
     if choose(need, endpoint, nodes) is None:
         return reasons.no_room(need, region, nodes, replica.endpoint.project_id)
-    older = reading.older_than(replica, region, now)
+    older = [] if heir else reading.older_than(replica, region, now)
     if older:
         nodes = reading.rooms(
             reading.nodes_of(region), endpoints={endpoint, *(item.endpoint for item in older)}

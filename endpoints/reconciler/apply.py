@@ -103,8 +103,11 @@ def _carry_out(action: Action, endpoint: Endpoint, observed: Observed, runtime: 
             _update(replica, unhealthy_since=None)
         case Drain(replica):
             _update(replica, state=ReplicaState.DRAINING, drain_started_at=timezone.now())
-        case Stop(replica):
-            _stop(replica, endpoint, runtime)
+        case Stop():
+            try:
+                _stop(action, endpoint, runtime)
+            except IntegrityError as error:  # its heir is there already
+                raise LeaseLost(endpoint.id) from error
         case Fail():
             _fail(action, endpoint, runtime)
         case RemoveOrphan(name):
@@ -125,9 +128,16 @@ def _update(replica: ReplicaView, **columns: Any) -> None:
 
 
 def _create(action: Create, endpoint: Endpoint, runtime: Runtime) -> None:
+    _forget_old(endpoint)
+    replica = _written(action, endpoint, runtime)
+    # At once, if there is room; where there is none, the planner asks again.
+    _place(view_of(replica), runtime)
+
+
+def _written(action: Create, endpoint: Endpoint, runtime: Runtime) -> Replica:
+    """The row of a new replica."""
     assert endpoint.revision is not None
     now = timezone.now()
-    _forget_old(endpoint)
     with transaction.atomic():
         replica = Replica.objects.create(
             endpoint=endpoint,
@@ -143,8 +153,7 @@ def _create(action: Create, endpoint: Endpoint, runtime: Runtime) -> None:
         queued = endpoint.requested_at if action.attempt == 1 else now
         phases.enter(str(replica.id), PhaseName.QUEUED, min(queued, now))
         phases.enter(str(replica.id), PhaseName.SCHEDULING, now)
-    # At once, if there is room; where there is none, the planner asks again.
-    _place(view_of(replica), runtime)
+    return replica
 
 
 def _forget_old(endpoint: Endpoint) -> None:
@@ -256,7 +265,8 @@ def _routed(replica: ReplicaView) -> None:
         phase_times.record(replica.id)
 
 
-def _stop(replica: ReplicaView, endpoint: Endpoint, runtime: Runtime) -> None:
+def _stop(action: Stop, endpoint: Endpoint, runtime: Runtime) -> None:
+    replica = action.replica
     # Before the container goes, and its address with it: whoever starts next must not get an address that some gateway
     # may still send this replica's requests to, or one that is stopped now when it starts again.
     row = Replica.objects.get(pk=replica.id)
@@ -268,6 +278,8 @@ def _stop(replica: ReplicaView, endpoint: Endpoint, runtime: Runtime) -> None:
         placement.release(replica.id)
         phases.close(replica.id, now)
         events.record(endpoint, "replica.stopped", replica=replica.name)
+        if action.heir:
+            placement.place(_written(action.heir, endpoint, runtime), now=now, heir=True)
 
 
 def _fail(action: Fail, endpoint: Endpoint, runtime: Runtime) -> None:

@@ -7,6 +7,7 @@ rollout.py's business, when a failed one is tried again retries.py's, what is sa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,6 +24,7 @@ from endpoints.reconciler.rollout import (
 )
 from endpoints.reconciler.state import (
     Action,
+    Create,
     Desired,
     Drain,
     Fail,
@@ -63,7 +65,7 @@ def plan(desired: Desired, replicas: Sequence[ReplicaView], observed: Observed, 
     actions: list[Action] = []
     leaving = to_drain(desired, replicas)
     for replica in replicas:
-        actions += _replica(desired, replica, leaving, observed, now)
+        actions += _replica(desired, replica, replicas, leaving, observed, now)
     if desired.revision_id is not None and not desired.blocked:
         actions += to_create(desired, replicas, now)
     actions += _orphans(replicas, observed)
@@ -90,13 +92,19 @@ def _settled(desired: Desired, replicas: Sequence[ReplicaView]) -> bool:
 
 
 def _replica(
-    desired: Desired, replica: ReplicaView, leaving: frozenset[str], observed: Observed, now: datetime
+    desired: Desired,
+    replica: ReplicaView,
+    replicas: Sequence[ReplicaView],
+    leaving: frozenset[str],
+    observed: Observed,
+    now: datetime,
 ) -> Iterator[Action]:
     container = observed.containers.get(replica.name)
     if not is_live(replica):
         return
     if replica.state == "draining":
-        yield from _draining(desired, replica, container, observed, now)
+        if _has_left(desired, replica, container, observed, now):
+            yield Stop(replica, _heir(desired, replica, replicas, now))
     elif replica.name in leaving:
         yield Drain(replica)
     elif replica.state != "ready" and _superseded(desired, replica):
@@ -176,14 +184,23 @@ def _ended(replica: ReplicaView, container: Observation) -> Fail:
     return Fail(replica, code, {"exit_code": container.exit_code, "error": container.error})
 
 
-def _draining(
+def _has_left(
     desired: Desired, replica: ReplicaView, container: Observation | None, observed: Observed, now: datetime
-) -> Iterator[Action]:
+) -> bool:
     limit = LEAVE_LIMIT_S if desired.deleting or desired.paused else desired.drain_timeout_s
     over = replica.drain_started_at is None or now - replica.drain_started_at >= timedelta(seconds=limit)
     gone = container is None or container.state == ContainerState.EXITED
-    if gone or over or replica.name in observed.drained:
-        yield Stop(replica)
+    return gone or over or replica.name in observed.drained
+
+
+def _heir(
+    desired: Desired, replica: ReplicaView, replicas: Sequence[ReplicaView], now: datetime
+) -> Create | None:
+    """Who gets its place where an old one has to go first."""
+    if desired.surge or desired.blocked or replica.slot > desired.wanted or is_current(desired, replica):
+        return None
+    without = [replace(item, state="stopped") if item is replica else item for item in replicas]
+    return next(to_create(desired, without, now), None)
 
 
 # -- the whole endpoint -----------------------------------------------------------------------------------------

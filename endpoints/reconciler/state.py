@@ -167,9 +167,14 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop and remove its container; it was not wanted any more."""
+    """Stop and remove its container; it was not wanted any more.
+
+    heir   the one for which it went, where there is no room for both: made and placed in the same transaction, or
+           whoever waits for such room since longer would get it
+    """
 
     replica: ReplicaView
+    heir: Create | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -291,6 +291,34 @@ def test_with_an_interruption_allowed_the_old_one_goes_first(
     assert Gpu.objects.get().replica == endpoint.replicas.get(state="ready")
 
 
+def test_a_short_interruption_is_not_the_chance_of_whoever_waits_for_the_same_gpu(
+    drive: Driver, runtime: FakeRuntime, editor_actor: Actor
+) -> None:
+    Node.objects.all().delete()
+    node = Node.objects.create(name="local", region=Region.objects.get(), cpus=64, memory_bytes=2**38)
+    Gpu.objects.create(uuid="GPU-1", node=node, model="rtx2080ti", vram_bytes=11 * 2**30)
+    model = ready_model(editor_actor.project, framework="vllm", weights_path="/nowhere/m", entry_file="")
+    size = "g1-standard-4x16-1rtx2080ti"
+    first = drive.to(new_endpoint(editor_actor, model, name="first", instance_type=size), "ACTIVE")
+    second = drive.to(new_endpoint(editor_actor, model, name="second", instance_type=size), "PENDING")
+    services.update_endpoint(
+        actor=editor_actor, endpoint=first, changes={"environment": {"A": "b"}}, allow_interruption=True
+    )
+
+    def both(item: Endpoint) -> bool:
+        drive.step(second)
+        return settled(item)
+
+    first = drive.until(first, both)
+    services.restart_endpoint(actor=editor_actor, endpoint=first, allow_interruption=True)
+    first = drive.until(first, lambda item: both(item) and item.replicas.filter(epoch=1).exists())
+    assert serving(first) == {(1, 2)}
+    second = drive.to(second, "PENDING")
+    services.pause_endpoint(actor=editor_actor, endpoint=first)
+    drive.until(first, lambda item: item.reason_code == "paused")
+    assert drive.to(second, "ACTIVE").ready_replicas == 1
+
+
 def test_pausing_releases_everything_and_deleting_leaves_nothing(
     drive: Driver, runtime: FakeRuntime, editor_actor: Actor
 ) -> None:
