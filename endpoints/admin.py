@@ -91,7 +91,18 @@ class GpuAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_filter = ("node", "model", "enabled", "found")
     list_select_related = ("node", "replica")
     search_fields = ("uuid", "model", "name")
-    fields = ("uuid", "node", "index", "model", "name", "vram_bytes", "enabled", "found", "replica", "seen_at")
+    fields = (
+        "uuid",
+        "node",
+        "index",
+        "model",
+        "name",
+        "vram_bytes",
+        "enabled",
+        "found",
+        "replica",
+        "seen_at",
+    )
     readonly_fields = ("found", "replica", "seen_at")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Gpu | None = None) -> Any:

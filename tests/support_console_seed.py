@@ -20,8 +20,8 @@ from tests.support_endpoints import ready_model, spec_for
 
 __all__ = [
     "DeployPhase", "Endpoint", "Membership", "PhaseName", "Project", "RegisteredModel", "Replica", "ReplicaState",
-    "Role", "Status", "User", "fail", "get", "go_active", "live", "load_data", "log_tail", "member", "new", "phase", "ready_model",
-    "replica", "services", "set_status", "spec_for", "time", "timedelta", "timezone",
+    "Role", "Status", "User", "fail", "get", "go_active", "live", "load_data", "log_tail", "member", "new", "phase",
+    "ready_model", "replica", "services", "set_status", "spec_for", "time", "timedelta", "timezone",
 ]  # fmt: skip
 
 PASSWORD = "correct horse battery staple"

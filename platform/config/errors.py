@@ -14,9 +14,7 @@ class Conflict(Exception):
     params   the figures behind the message, for programs; plain JSON
     """
 
-    def __init__(
-        self, message: str, code: str = "conflict", params: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, message: str, code: str = "conflict", params: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.code = code

@@ -217,7 +217,9 @@ def test_a_redis_whose_clock_was_set_back_is_settled_soon(
 ) -> None:
     monkeypatch.setattr(module, "SETTLED_S", 1)
     cluster = Cluster(client)
-    client.set("berth:gateway:counting", "1", ex=10**9 + 600)  # what its time to live is after ten minutes back
+    client.set(
+        "berth:gateway:counting", "1", ex=10**9 + 600
+    )  # what its time to live is after ten minutes back
     assert not left(cluster).left
     until(lambda: left(cluster) == Leaving(True, 0), timeout_s=4)
 

@@ -110,7 +110,11 @@ def test_a_gpu_is_given_to_nobody_while_a_container_that_hangs_still_has_it(
     drive.until(endpoint, lambda _: not Gpu.objects.filter(replica=victim).exists())
     assert held == [True, True]
     victim.refresh_from_db()
-    assert (victim.state, victim.claimed, victim.name in runtime.engine.containers) == ("failed", False, False)
+    assert (victim.state, victim.claimed, victim.name in runtime.engine.containers) == (
+        "failed",
+        False,
+        False,
+    )
 
 
 def test_what_waits_is_placed_by_itself_oldest_first(

@@ -275,7 +275,8 @@ def test_the_form_says_what_it_would_roll_out(endpoint: Endpoint, editor_client:
         **{"setting.llama-cpp.max_context": "2048", "env-name": ["NEW"], "env-value": ["x"]},
     )
     assert told.startswith(
-        "A new revision instance type a1-standard-2x8 → local-cpu Max context length default → 2048 NEW added TOKEN removed"
+        "A new revision instance type a1-standard-2x8 → local-cpu Max context length default → 2048"
+        " NEW added TOKEN removed"
     )
     assert "one replica at a time while the old ones serve" in told
     # What is half typed is no reason to fail.
