@@ -60,7 +60,7 @@ def pull_for(replica_id: str, runtime: Runtime) -> None:
 def _pull(replica: Replica, runtime: Runtime, mine: Claim) -> None:
     image = image_for(replica.revision)
     try:
-        runtime.pull(image, auth=registry_auth(replica.revision), progress=_reporter(replica, mine))
+        runtime.pull(image, auth=registry_auth(replica.revision), progress=_reporter(replica, mine, image))
     except NotWanted:
         return
     except RuntimeFailure as failure:
@@ -193,7 +193,7 @@ class Pace:
         return (done - first) / (at_s - begun) if at_s > begun else 0.0
 
 
-def _reporter(replica: Replica, mine: Claim) -> Callable[[PullProgress], None]:
+def _reporter(replica: Replica, mine: Claim, image: str) -> Callable[[PullProgress], None]:
     last = 0.0
     shown = PullProgress(-1, -1)
     pace = Pace()
@@ -210,7 +210,9 @@ def _reporter(replica: Replica, mine: Claim) -> Callable[[PullProgress], None]:
             columns["bytes_moved_at"] = timezone.now()
         shown = progress
         try:
-            if not mine.row().update(pull_beat_at=timezone.now()):
+            # What an earlier try ended with is over when bytes come.
+            fresh = {"reason_code": "", "evidence": {"image": image}} if progress.done else {}
+            if not mine.row().update(pull_beat_at=timezone.now(), **fresh):
                 raise NotWanted
             mine.phase().update(**columns)
         except DatabaseError as error:

@@ -192,7 +192,9 @@ def _place(replica: ReplicaView, runtime: Runtime) -> bool:
 def _pull(replica: ReplicaView, endpoint: Endpoint) -> None:
     assert endpoint.revision is not None
     now = timezone.now()
-    _update(replica, pull_beat_at=now, reason_code="", evidence={"image": image_for(endpoint.revision)})
+    # Why it failed before stays until bytes come: the status would flicker with every try, and be an event each time.
+    told = {} if replica.reason_code else {"evidence": {"image": image_for(endpoint.revision)}}
+    _update(replica, pull_beat_at=now, **told)
     phases.enter(replica.id, PhaseName.PULLING, now)
     pull_soon(replica.id)
 

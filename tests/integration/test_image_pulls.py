@@ -63,6 +63,27 @@ def test_what_passes_is_named_and_tried_again(
     assert endpoint.replicas.count() == 1
 
 
+def test_a_registry_that_stays_away_is_one_reason_and_not_an_event_a_try(
+    runtime: FakeRuntime, editor_actor: Actor
+) -> None:
+    drive = Driver(runtime)
+    runtime.engine.next_pull_fails(REGISTRY_DOWN)
+    endpoint = drive.until(
+        new_endpoint(editor_actor), lambda item: item.reason_code == "registry_unreachable"
+    )
+    told = endpoint.events.filter(kind="status.changed").count()
+    for _ in range(3):
+        runtime.engine.next_pull_fails(REGISTRY_DOWN)
+        endpoint.replicas.update(pull_beat_at=None, pull_until=None)  # its turn comes
+        reconcile(endpoint.pk, runtime)
+        endpoint.refresh_from_db()
+        assert (endpoint.status, endpoint.reason_code) == ("PENDING", "registry_unreachable")
+        assert not runtime.list()
+        pull_for(str(endpoint.replicas.get().pk), runtime)
+    assert endpoint.events.filter(kind="status.changed").count() == told
+    drive.to(endpoint, "ACTIVE")
+
+
 def pull_meanwhile(
     runtime: FakeRuntime, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None]
 ) -> None:
