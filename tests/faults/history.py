@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from tests.faults.load import Answer
@@ -112,9 +112,13 @@ def requests_untold(seen: Sequence[Seen]) -> Iterator[str]:
 
 def answered_by_another(answers: Sequence[Answer], mine: dict[str, set[str]]) -> Iterator[str]:
     """A replica of one endpoint answered a request to another one."""
-    for one in answers:
-        if one.identity and one.identity not in mine.get(one.endpoint, set()):
-            yield f"{one.endpoint} was answered by {one.identity}"
+    strange = Counter(
+        (one.endpoint, one.identity)
+        for one in answers
+        if one.identity and one.identity not in mine.get(one.endpoint, set())
+    )
+    for (endpoint, identity), count in strange.items():
+        yield f"{endpoint} was answered by {identity}, {count} times"
 
 
 def lost(answers: Sequence[Answer], endpoint: str) -> Iterator[str]:

@@ -84,6 +84,7 @@ def test_what_was_asked_for_needs_its_event() -> None:
 
 def test_another_endpoints_answer_and_a_lost_request() -> None:
     answers = [Answer(0, "me-1", "mine"), Answer(1, "me-1", "other"), Answer(2, "me-2", problem="503")]
-    assert list(history.answered_by_another(answers, {"me-1": {"mine"}})) == ["me-1 was answered by other"]
+    said = list(history.answered_by_another(answers, {"me-1": {"mine"}}))
+    assert said == ["me-1 was answered by other, 1 times"]
     assert list(history.lost(answers, "me-1")) == []
     assert len(list(history.lost(answers, "me-2"))) == 1
