@@ -67,9 +67,9 @@ from endpoints.placement import claims
 claims.reconcile_in = lambda endpoint, delay: None
 look = claims._look
 
-def slow_look(replica, now):
+def slow_look(*given):
     # Between looking and writing is time for all the others to do the same.
-    answer = look(replica, now)
+    answer = look(*given)
     time.sleep(0.003 if connection.in_atomic_block else 0.06)
     return answer
 
