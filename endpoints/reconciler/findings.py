@@ -107,10 +107,20 @@ def _step(desired: Desired, replicas: Sequence[ReplicaView]) -> Condition | None
         return _loading(next(item for item in coming if item.state == "starting"))
     waiting = next((item for item in coming if not item.reason_code), None)
     if waiting is None:
-        return None
+        return None if coming else _replacing(desired, replicas)
     if waiting.pull_beat_at:
         return Condition(PROGRESSING, True, "pulling_image", waiting.evidence)
     return Condition(PROGRESSING, True, "starting")
+
+
+def _replacing(desired: Desired, replicas: Sequence[ReplicaView]) -> Condition | None:
+    """Between the end of one that served and its successor, which may have to wait its back-off."""
+    for slot in range(1, desired.wanted + 1):
+        mine = [item for item in attempts(desired, replicas, slot) if is_current(desired, item)]
+        failures = failures_in_a_row(mine, desired.generation)
+        if failures and not _tells_of_failure(failures):
+            return Condition(PROGRESSING, True, "replacing")
+    return None
 
 
 def _loading(starting: ReplicaView) -> Condition:

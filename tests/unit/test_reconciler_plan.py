@@ -295,3 +295,11 @@ def test_a_clock_that_was_set_back_does_not_keep_a_retry_or_a_pull_waiting() -> 
     assert plan(WANT_ONE, [failed], seen(), NOW).actions == (Create(1, attempt=2),)
     pulled = row("waiting", pull_beat_at=ahead)
     assert plan(WANT_ONE, [pulled], seen(image_present=False), NOW).actions == (Pull(pulled),)
+
+
+def test_one_that_served_and_ended_is_being_replaced_and_not_queued() -> None:
+    once = row("failed", ready_at=NOW - timedelta(seconds=9), ended_at=NOW, reason_code="container_died")
+    twice = replace(once, attempt=2, name="r1-2-v7")
+    for rows in ([once], [once, twice]):
+        verdict = derive(WANT_ONE, plan(WANT_ONE, rows, seen(), NOW).conditions)
+        assert (verdict.status, verdict.reason) == ("DEPLOYING", "replacing")
