@@ -62,7 +62,9 @@ def run_on(database: str, arguments: list[str]) -> Pass:
     """One pass, with a server of its own if it needs one."""
     print(f"\n  tests on {'SQLite' if database == SQLITE else 'PostgreSQL'}", flush=True)
     began = time.monotonic()
-    environment = {key: value for key, value in os.environ.items() if key != support_postgres.URL_VARIABLE}
+    # make's own variables stay behind: a test that calls make would get the ARGS of this call.
+    left_out = {support_postgres.URL_VARIABLE, "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL", "ARGS"}
+    environment = {key: value for key, value in os.environ.items() if key not in left_out}
     with ExitStack() as stack:
         if database == POSTGRESQL:
             server = stack.enter_context(support_postgres.server())
