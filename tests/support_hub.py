@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,6 +50,8 @@ class Hub:
     corrupt      names of files that arrive with a flipped byte
     status       file name → status to answer instead
     ignore_range answers 200 with everything
+    slow_s       how long a file's answer takes
+    on_download  called with a repository's name when the answer to a request for a file's bytes begins
     """
 
     repos: dict[str, Repo] = field(default_factory=dict)
@@ -58,6 +61,8 @@ class Hub:
     corrupt: set[str] = field(default_factory=set)
     status: dict[str, int] = field(default_factory=dict)
     ignore_range: bool = False
+    slow_s: float = 0.0
+    on_download: Callable[[str], None] = lambda name: None
     port: int = 0
 
     @property
@@ -180,7 +185,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
             return None
-        self.wfile.write(body)
+        self.state.on_download(name)
+        piece = len(body) // 20 + 1 if self.state.slow_s else len(body) or 1
+        for begin in range(0, len(body), piece):
+            self.wfile.write(body[begin : begin + piece])
+            time.sleep(self.state.slow_s / 20)
         return None
 
     def _allowed(self, name: str, *, reading: bool) -> Repo | None:

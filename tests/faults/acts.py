@@ -51,8 +51,7 @@ def with_fault(story: Story, outcome: Outcome, request: Callable[[], None]) -> N
     found = watch.wait(place, sign_of(story, scenario.step), STEP_S)
     outcome.reached = found is not None
     if found is not None:
-        if not story.endpoint and found.source != "registry":
-            story.endpoint = found.endpoint
+        story.endpoint = story.endpoint or found.endpoint
         time.sleep(scenario.late_s)
         injections.strike(story)
     asking.join(60)

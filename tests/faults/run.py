@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 
 from tests.faults import checker, history, injections, plan
-from tests.faults.acts import Outcome, until_as_wanted, with_fault
+from tests.faults.acts import CONVERGE_S, Outcome, until_as_wanted, with_fault
 from tests.faults.importing import import_model
 from tests.faults.load import Load
 from tests.faults.plan import Scenario
 from tests.faults.story import Story, Wanted
 from tests.faults.world import BYSTANDER, World
+from tests.support_processes import eventually
 
 # Faults that may cost requests to an endpoint that they don't aim at.
 COSTLY = frozenset({"kill envoy", "kill dockerd"})
@@ -45,6 +46,7 @@ def run(world: World, scenario: Scenario) -> Outcome:
     outcome.took_s = time.monotonic() - began
     if outcome.passed:  # else the world is thrown away, with everything in it
         _forget(story)
+        _calm(story)
     return outcome
 
 
@@ -79,6 +81,14 @@ def _request(story: Story) -> Callable[[], None]:
         plan.RESTART: story.restart,
         plan.DELETE: story.delete,
     }[story.scenario.request]
+
+
+def _calm(story: Story) -> None:
+    """A killed engine ends the bystander's container as well. Over many scenarios that looks like a replica that keeps
+    crashing, which is rightly made to wait: begin its history anew, as a person would."""
+    if story.scenario.fault == "kill dockerd":
+        story.world.person.call("POST", f"/api/v1/endpoints/{story.world.bystander}/restart/")
+        eventually(lambda: not checker.differences(story), "the bystander has been restarted", CONVERGE_S)
 
 
 def _forget(story: Story) -> None:

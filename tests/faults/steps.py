@@ -19,7 +19,7 @@ _SIGNS: dict[str, tuple[str, str, str]] = {
     "draining": ("rows", "replica.state", "draining"),
     "stopping": ("engine", "kill", ""),
     "removed": ("engine", "destroy", ""),
-    "copying": ("rows", "model.inserted", ""),
+    "copying": ("hub", "downloading", ""),
 }
 _ASKED = {
     "create": "endpoint.inserted",
@@ -39,10 +39,8 @@ def sign_of(story: Story, step: str) -> Callable[[Seen], bool]:
     def fits(one: Seen) -> bool:
         if (one.source, one.kind) != (source, kind) or (new and one.new != new):
             return False
-        if source == "registry":
-            return one.subject.startswith(story.name)
-        if kind == "model.inserted":
-            return True
+        if source in ("registry", "hub"):
+            return story.name in one.subject
         return one.endpoint not in ("", bystander) and one.endpoint == (story.endpoint or one.endpoint)
 
     return fits

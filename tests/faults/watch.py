@@ -60,7 +60,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One thing that happened. at: time.monotonic(). source: rows, engine or registry."""
+    """One thing that happened. at: time.monotonic(). source: rows, engine, registry or hub."""
 
     at: float
     source: str

@@ -27,6 +27,7 @@ from tests.faults.person import Person
 from tests.faults.registry import Registry, running_registry
 from tests.faults.watch import Seen, Watch
 from tests.support_days import EngineDoor
+from tests.support_hub import Hub, running_hub
 from tests.support_platform import Place, place, platform
 from tests.support_processes import ROOT, Running, eventually, processes_of
 
@@ -34,7 +35,7 @@ KEPT = ROOT / "var" / "faults"
 VOLUME_BYTES = 8 * 1024 * 1024
 GPU_MODEL, GPUS = "faults-gpu", 3
 CPU_TYPE, GPU_TYPE = "faults-cpu", "faults-gpu"
-SUBNETS = "10.214.0.0/16"
+SUBNETS = "10.217.0.0/16"  # nobody else on this machine takes from it
 PORT = 8000
 BYSTANDER = "bystander"
 OTHER = "faults-other"  # another installation on the same engine
@@ -49,6 +50,7 @@ class World:
     engine: Engine
     door: EngineDoor
     registry: Registry
+    hub: Hub
     clock: Clock
     running: Running
     person: Person
@@ -185,6 +187,7 @@ def running_world() -> Iterator[World]:
         image.write_layer(archive)
         engine = stack.enter_context(running_engine(folder, folder / "engine"))
         registry = stack.enter_context(running_registry(archive, image.CONFIG))
+        hub = stack.enter_context(running_hub())
         engine.api.pull(registry.image("base"))
         door = EngineDoor(folder / "door.sock", str(engine.api.path))
         door.open()
@@ -192,7 +195,12 @@ def running_world() -> Iterator[World]:
         where = place(folder, "docker")
         stack.enter_context(_small_volume(where.home / "weights"))
         clock = Clock(folder)
-        env = {"DOCKER_HOST": door.url, "BERTH_SUBNET_POOL": SUBNETS, **clock.env}
+        env = {
+            "DOCKER_HOST": door.url,
+            "BERTH_SUBNET_POOL": SUBNETS,
+            "HF_ENDPOINT": hub.endpoint,
+            **clock.env,
+        }
         stack.callback(_end_processes, where.home)
         running = stack.enter_context(platform(where, env=env))
         running.line(r"Berth is up after", 120)
@@ -201,9 +209,10 @@ def running_world() -> Iterator[World]:
         stack.callback(person.close)
         watch = Watch(where.home / "berth.sqlite3", engine.api)
         registry.on_pull = lambda tag: watch.add(Seen(time.monotonic(), "registry", "pulling", tag))
+        hub.on_download = lambda name: watch.add(Seen(time.monotonic(), "hub", "downloading", name))
         watch.start()
         stack.callback(watch.stop)
-        world = World(folder, where, engine, door, registry, clock, running, person, watch)
+        world = World(folder, where, engine, door, registry, hub, clock, running, person, watch)
         stack.callback(world.end_helpers)
         try:
             _furnish(world)

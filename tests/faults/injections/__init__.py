@@ -32,7 +32,7 @@ _STRIKES: dict[str, Callable[[Story], None]] = {
     "deleted": deleted.strike,
     FULL: full_volume.strike,
 }
-_BEFORE: dict[str, Callable[[Story], None]] = {"two workers": two_workers.before, FULL: full_volume.before}
+_BEFORE: dict[str, Callable[[Story], None]] = {"two workers": two_workers.before}
 
 
 def before(story: Story) -> None:

@@ -11,17 +11,13 @@ from tests.faults.story import Story
 _FILLER = ".filler"
 
 
-def before(story: Story) -> None:
-    """Not a byte is left."""
+def strike(story: Story) -> None:
+    """Not a byte is left, in the middle of a download. `after` makes room."""
     with suppress(OSError), _filler(story).open("wb") as file:
         while True:
             file.write(bytes(65536))
             file.flush()
     assert shutil.disk_usage(story.world.volume).free == 0
-
-
-def strike(story: Story) -> None:
-    """Nothing: it is full already. `after` makes room."""
 
 
 def after(story: Story) -> None:
