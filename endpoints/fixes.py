@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.utils.translation import gettext as _
 
 from endpoints import services
@@ -66,14 +67,29 @@ def apply(*, actor: Actor, endpoint: Endpoint, key: str, allow_interruption: boo
     revision = blamed(endpoint)
     assert revision is not None
     if not fix.changes:
-        registry.reimport_model(actor, revision.model)
-        return services.retry_endpoint(actor=actor, endpoint=endpoint)
+        return _mend_model(actor, endpoint, revision, allow_interruption)
     return services.update_endpoint(
         actor=actor,
         endpoint=endpoint,
         changes={**_configuration(revision, endpoint), **fix.changes},
         allow_interruption=allow_interruption,
     )
+
+
+def _mend_model(actor: Actor, endpoint: Endpoint, revision: Revision, allow_interruption: bool) -> Endpoint:
+    """Import its model again, and ask for the revision that failed once more: it waits for the import by itself."""
+    with transaction.atomic():
+        if revision.pk == endpoint.revision_id:
+            endpoint = services.retry_endpoint(actor=actor, endpoint=endpoint)
+        else:  # it was taken back
+            endpoint = services.rollback_endpoint(
+                actor=actor,
+                endpoint=endpoint,
+                number=revision.number,
+                allow_interruption=allow_interruption,
+            )
+        registry.reimport_model(actor, revision.model)
+    return endpoint
 
 
 def blamed(endpoint: Endpoint) -> Revision | None:

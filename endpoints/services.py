@@ -264,7 +264,7 @@ def _lock(endpoint: Endpoint) -> Endpoint:
     if locked is None:
         raise ValidationError({"__all__": [_("The endpoint has been deleted.")]})
     if locked.deleting_at:
-        raise ValidationError({"__all__": [_("The endpoint is being deleted.")]})
+        raise Conflict(_("The endpoint is being deleted."), code="deleting")
     return locked
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
+from django.db.models import Case, Count, Exists, F, OuterRef, Q, QuerySet, Sum, When
 
 from endpoints.models import Gpu, InstanceType, Node, Replica, ReplicaState
 from endpoints.placement.fit import GpuRoom, Need, NodeRoom, Waiting
@@ -138,13 +138,35 @@ def waiting_in(region: str, now: datetime) -> QuerySet[Replica]:
         )
         .exclude(pull_beat_at__gt=now - PULLING)
         .exclude(Exists(serving))
-        .order_by("created_at", "id")
+        .annotate(
+            queued_at=Case(
+                When(Exists(_served_before()), then=F("endpoint__created_at")), default=F("created_at")
+            )
+        )
+        .order_by("queued_at", "id")
     )
+
+
+def _served_before() -> QuerySet[Replica]:
+    """Whoever served in the same place before. A replacement has its endpoint's age: one that crashes must not lose
+    its place to those who came while it served."""
+    return Replica.objects.filter(
+        endpoint=OuterRef("endpoint"), slot=OuterRef("slot"), ready_at__isnull=False
+    ).exclude(pk=OuterRef("pk"))
+
+
+def _queued_at(replica: Replica) -> datetime:
+    same_place = Replica.objects.filter(
+        endpoint=replica.endpoint_id, slot=replica.slot, ready_at__isnull=False
+    )
+    served = same_place.exclude(pk=replica.pk).exists()
+    return replica.endpoint.created_at if served else replica.created_at
 
 
 def older_than(replica: Replica, region: str, now: datetime) -> list[Waiting]:
     """Who waits for room in the region since before this replica, oldest first."""
-    before = Q(created_at__lt=replica.created_at) | Q(created_at=replica.created_at, id__lt=replica.id)
+    mine = _queued_at(replica)
+    before = Q(queued_at__lt=mine) | Q(queued_at=mine, id__lt=replica.id)
     size = "revision__instance_type__"
     rows = (
         waiting_in(region, now)

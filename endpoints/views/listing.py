@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
+from config.errors import Conflict
 from endpoints import services
 from endpoints.models import Endpoint
 from endpoints.selectors import PAGE_SIZES, ListQuery, counts_of, endpoint_page, endpoints_of
@@ -76,6 +77,8 @@ def bulk(request: HttpRequest, verb: str) -> HttpResponse:
             done += 1
         except ValidationError as error:
             messages.error(request, f"{endpoint.name}: {' '.join(error.messages)}")
+        except Conflict as conflict:
+            messages.error(request, f"{endpoint.name}: {conflict.message}")
     if done:
         messages.success(request, _bulk_words(verb, done))
     elif not chosen:

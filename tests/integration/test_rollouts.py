@@ -334,3 +334,27 @@ def test_pausing_releases_everything_and_deleting_leaves_nothing(
     assert runtime.list() == []
     assert runtime.networks() == []
     assert not Replica.objects.exists()
+
+
+def test_who_served_keeps_its_place_before_those_who_came_meanwhile(
+    drive: Driver, runtime: FakeRuntime, editor_actor: Actor
+) -> None:
+    Node.objects.all().delete()
+    node = Node.objects.create(name="local", region=Region.objects.get(), cpus=64, memory_bytes=2**38)
+    Gpu.objects.create(uuid="GPU-1", node=node, model="rtx2080ti", vram_bytes=11 * 2**30)
+    model = ready_model(editor_actor.project, framework="vllm", weights_path="/nowhere/m", entry_file="")
+    size = {"instance_type": "g1-standard-4x16-1rtx2080ti"}
+    serves = drive.to(new_endpoint(editor_actor, model, name="serves", **size), "ACTIVE")
+    waits = drive.to(new_endpoint(editor_actor, model, name="waits", **size), "PENDING")
+    drive.until(waits, lambda item: item.reason_code == "no_capacity")
+    runtime.engine.exits(serves.replicas.get().name, 137)
+
+    def nobody_jumps_in(item: Endpoint) -> bool:
+        drive.step(waits)
+        assert not waits.replicas.filter(claimed=True).exists()
+        return item.status == "ACTIVE" and item.replicas.filter(attempt=2, state="ready").exists()
+
+    drive.until(serves, nobody_jumps_in)
+    services.pause_endpoint(actor=editor_actor, endpoint=serves)
+    drive.until(serves, lambda item: item.reason_code == "paused")
+    drive.to(waits, "ACTIVE")

@@ -143,7 +143,7 @@ def test_switches_and_deletion(editor_client: Client, editor_actor: Actor) -> No
     assert editor_client.delete(url).status_code == 202
     endpoint.refresh_from_db()
     assert endpoint.deleting_at is not None
-    assert editor_client.post(f"{url}pause/").status_code == 400
+    assert editor_client.post(f"{url}pause/").status_code == 409
 
 
 def _calls(endpoint: Endpoint) -> list[tuple[str, str, bool]]:
@@ -195,7 +195,7 @@ def test_an_endpoint_being_deleted_takes_no_changes(editor_client: Client, edito
     endpoint = new_endpoint(editor_actor)
     services.delete_endpoint(actor=editor_actor, endpoint=endpoint)
     answer = editor_client.patch(f"{URL}{endpoint.id}/", {"name": "x"}, content_type="application/json")
-    assert answer.status_code == 400
+    assert answer.status_code == 409
 
 
 def test_logs_of_a_failed_replica_are_kept(editor_client: Client, editor_actor: Actor) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 
+from config.errors import Conflict
 from endpoints import services
 from endpoints.models import Endpoint, Event
 from iam.actors import Actor
@@ -143,7 +144,7 @@ def test_deleting_twice_is_fine_and_nothing_else_is_possible_after(editor_actor:
     deleting = services.delete_endpoint(actor=editor_actor, endpoint=endpoint)
     services.delete_endpoint(actor=editor_actor, endpoint=deleting)
     assert Event.objects.filter(kind="endpoint.delete_requested").count() == 1
-    with pytest.raises(ValidationError, match="being deleted"):
+    with pytest.raises(Conflict, match="being deleted"):
         services.pause_endpoint(actor=editor_actor, endpoint=deleting)
 
 
