@@ -173,6 +173,23 @@ def test_what_is_offered_after_an_update_was_taken_back_mends_that_update(editor
     assert fixed.failed_update == {}
 
 
+def test_a_model_imported_again_rolls_out_the_update_that_was_taken_back_for_it(
+    editor_actor: Actor, settings: Any, tmp_path: Path
+) -> None:
+    settings.BERTH_WEIGHTS_DIR = str(tmp_path)
+    endpoint = new_endpoint(editor_actor)
+    first = endpoint.revision
+    other = ready_model(editor_actor.project, name="other")
+    services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes={"model_id": str(other.pk)})
+    told = {"revision": 2, "code": "model_file_corrupt", "params": {}, "at": ""}
+    Endpoint.objects.filter(pk=endpoint.pk).update(revision=first, stable_revision=first, failed_update=told)
+    fixed = fixes.apply(actor=editor_actor, endpoint=failing(endpoint, "model_file_corrupt"), key="reimport")
+    assert fixed.revision is not None
+    assert (fixed.revision.number, fixed.revision.model_id) == (3, other.pk)
+    assert fixed.failed_update == {}
+    assert RegisteredModel.objects.get(pk=other.pk).status == ModelStatus.IMPORTING
+
+
 def test_only_what_is_offered_now_can_be_taken(editor_actor: Actor) -> None:
     endpoint = failing(new_endpoint(editor_actor, custom(editor_actor)), "wrong_port", ports=[8080])
     for key in ("use_port:22", "reimport", "", "use_port:"):
