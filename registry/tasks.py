@@ -11,7 +11,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from registry.importing.lease import unclaimed
+from registry.importing.lease import release_dead, unclaimed
 from registry.models import RegisteredModel
 from registry.queue import import_now
 
@@ -33,6 +33,7 @@ def import_model(model_id: str) -> None:
 @shared_task(name="registry.tasks.sweep_imports")
 def sweep_imports() -> None:
     """Ask again for imports that nobody works on, and remove what deleted models left behind."""
+    release_dead()
     for model_id in unclaimed(timezone.now()).values_list("pk", flat=True):
         import_now(str(model_id), expires_s=RESEND_EXPIRES_S)
     remove_orphans(Path(settings.BERTH_WEIGHTS_DIR))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from config.holders import host, is_dead, new_token
 from registry.live import model_changed
 from registry.models import ModelStatus, RegisteredModel
 
@@ -47,14 +47,16 @@ class Lease:
 
 def unclaimed(now: datetime) -> QuerySet[RegisteredModel]:
     """Imports that nobody works on: never begun, or their worker's heartbeat stopped."""
-    free = Q(lease_until=None) | Q(lease_until__lt=now)
+    # One that ends later than any lease can was taken before the clock was set back.
+    limit = now + timedelta(seconds=3 * LEASE_S)
+    free = Q(lease_until=None) | Q(lease_until__lt=now) | Q(lease_until__gt=limit)
     return RegisteredModel.objects.filter(free, status=ModelStatus.IMPORTING)
 
 
 def claim(model_id: str) -> Lease | None:
     """The lease, or None if there is nothing to import or someone else is at it."""
     now = timezone.now()
-    token = uuid.uuid4().hex
+    token = new_token()
     won = (
         unclaimed(now)
         .filter(pk=model_id)
@@ -64,3 +66,13 @@ def claim(model_id: str) -> Lease | None:
         return None
     project_id = RegisteredModel.objects.values_list("project_id", flat=True).get(pk=model_id)
     return Lease(str(model_id), project_id, token)
+
+
+def release_dead() -> int:
+    """End the leases of this host's dead workers; how many. What they were at can be claimed at once."""
+    here = host()
+    if not here:
+        return 0
+    held = RegisteredModel.objects.filter(lease_token__startswith=f"{here}:")
+    tokens = [token for token in held.values_list("lease_token", flat=True) if is_dead(token)]
+    return held.filter(lease_token__in=tokens).update(lease_token="", lease_until=None)

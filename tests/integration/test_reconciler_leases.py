@@ -13,9 +13,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from config import holders
+from config.holders import is_dead
 from endpoints.models import Endpoint
 from endpoints.reconciler import lease as lease_module
-from endpoints.reconciler.lease import LEASE, acquire, is_dead, release_dead
+from endpoints.reconciler.lease import LEASE, acquire, release_dead
 from iam.actors import Actor
 from tests.support_endpoints import load_data, new_endpoint
 from tests.support_processes import PYTHONPATH, ROOT
@@ -25,8 +27,8 @@ pytestmark = pytest.mark.django_db
 _HOLD = """
 import sys, time, django
 django.setup()
-from endpoints.reconciler.lease import _new_token
-print(_new_token(), flush=True)
+from config.holders import new_token
+print(new_token(), flush=True)
 time.sleep(600)
 """
 
@@ -120,7 +122,8 @@ def test_what_is_not_known_for_certain_waits_for_the_expiry(endpoint: Endpoint) 
 def test_where_the_system_does_not_tell_the_expiry_alone_counts(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease_module, "_host", lambda: "")
+    for module in (holders, lease_module):
+        monkeypatch.setattr(module, "host", lambda: "")
     lease = acquire(endpoint.id)
     assert lease is not None
     assert release_dead() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -11,11 +12,12 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from config import holders
 from iam.actors import Actor
 from registry import services
 from registry.importing import hub as hub_module
 from registry.importing import lease as lease_module
-from registry.importing.lease import LeaseLost, claim
+from registry.importing.lease import LeaseLost, claim, release_dead
 from registry.importing.progress import Progress
 from registry.importing.run import run
 from registry.models import ModelStatus, RegisteredModel
@@ -75,6 +77,22 @@ def test_a_dead_workers_import_is_taken_over_and_it_can_write_nothing_more(
         dead.end(status=ModelStatus.FAILED, reason_code="import_crashed")
     waiting.refresh_from_db()
     assert waiting.status == ModelStatus.READY
+
+
+def test_a_killed_workers_import_waits_for_no_expiry(waiting: RegisteredModel) -> None:
+    assert claim(str(waiting.pk)) is not None
+    assert release_dead() == 0  # this very process
+    token = f"{holders.host()}:{os.getpid()}:1.a"  # its number was given to another process since
+    RegisteredModel.objects.filter(pk=waiting.pk).update(lease_token=token)
+    assert claim(str(waiting.pk)) is None
+    sweep_imports()
+    assert claim(str(waiting.pk)) is not None
+
+
+def test_a_lease_from_before_the_clock_was_set_back_holds_nobody_up(waiting: RegisteredModel) -> None:
+    assert claim(str(waiting.pk)) is not None
+    RegisteredModel.objects.update(lease_until=timezone.now() + timedelta(hours=1))
+    assert claim(str(waiting.pk)) is not None
 
 
 def test_a_heartbeat_prolongs_the_lease(waiting: RegisteredModel) -> None:
