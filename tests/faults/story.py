@@ -28,8 +28,11 @@ class Story:
 
     name       the endpoint's, and the beginning of its models' names
     endpoint   its id, "" until it is there
-    excused    identities of containers that are ours and nobody's: see injections/foreign.py
-    notes      what the injection did, for the report of a failure
+    token      for its URL, "" if that is open
+    models     letter → the id of the model whose replicas answer with that letter's identity
+    strangers  names of containers that no row knows, made by the injection
+    notes      what the injection did, for the report
+    changes    how many updates have been asked for
     """
 
     world: World
