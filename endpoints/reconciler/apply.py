@@ -326,7 +326,8 @@ def take_back(action: TakeBack, endpoint: Endpoint, lease: Lease) -> None:
         if not taken:
             raise LeaseLost(endpoint.id)
         Revision.objects.filter(pk=failed.pk).update(failed_code=action.code, failed_params=params)
-        if failed.allow_interruption:  # where the way there had no room for one more, the way back has none either
+        if failed.allow_interruption:
+            # Where the way there had no room for one more, the way back has none either.
             Revision.objects.filter(pk=stable.pk).update(allow_interruption=True)
         shown = {name: params[name] for name in events.TOLD if name in params}
         events.record(

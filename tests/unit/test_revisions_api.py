@@ -178,8 +178,8 @@ def test_restarting_and_what_forbids_it(endpoint: Endpoint, editor_client: Clien
     assert answer["Content-Type"] == "application/problem+json"
     assert answer.json()["type"] == "urn:berth:problem:paused"
     send(editor_client, "DELETE", one(endpoint))
-    assert send(editor_client, "POST", one(endpoint, "restart/")).status_code == 400
-    assert send(editor_client, "POST", one(endpoint, "rollback/"), {"revision": 1}).status_code == 400
+    assert send(editor_client, "POST", one(endpoint, "restart/")).status_code == 409
+    assert send(editor_client, "POST", one(endpoint, "rollback/"), {"revision": 1}).status_code == 409
 
 
 @pytest.fixture
