@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,7 @@ def play(seeds: Sequence[int], *, keep: bool = False) -> Iterator[Outcome]:
 def main(arguments: Sequence[str]) -> int:
     """Run, and say what came of it."""
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with all the tidying up that an exit does
     first = secrets.randbelow(LARGEST) if options.first is None else options.first
     seeds = options.seed or range(first, first + options.seeds)
     assets.build(ROOT)

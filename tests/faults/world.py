@@ -31,6 +31,7 @@ from tests.support_hub import Hub, running_hub
 from tests.support_platform import Place, place, platform
 from tests.support_processes import ROOT, Running, eventually, processes_of
 
+PREFIX, PID = "faults-", "maker.pid"
 KEPT = ROOT / "var" / "faults"
 VOLUME_BYTES = 8 * 1024 * 1024
 GPU_MODEL, GPUS = "faults-gpu", 3
@@ -180,7 +181,9 @@ def running_world() -> Iterator[World]:
     """Everything, while the block runs; nothing of it is left afterwards."""
     with ExitStack() as stack:
         # Short: unix sockets' paths hold a hundred bytes.
-        folder = Path(tempfile.mkdtemp(prefix="faults-"))
+        _remove_left_behind()
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        (folder / PID).write_text(str(os.getpid()))
         stack.callback(_remove, folder)
         folder.chmod(0o755)
         archive = folder / "layer.tar"
@@ -278,8 +281,17 @@ def _end_processes(home: Path) -> None:
             process.send_signal(signal.SIGKILL)
 
 
+def _remove_left_behind() -> None:
+    """Worlds whose maker was killed."""
+    for mark in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{PID}"):
+        with suppress(OSError, ValueError):
+            if not psutil.pid_exists(int(mark.read_text())):
+                _remove(mark.parent)
+
+
 def _remove(folder: Path) -> None:
     """A killed engine leaves its containers' mounts and shims behind."""
+    _end_processes(folder / "home")
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if str(folder) in " ".join(process.cmdline()):
