@@ -121,8 +121,9 @@ def test_a_container_that_prints_without_end_hurts_nobody(
     assert kept < replica_logs.LIMIT_S + 3
     assert 3_000_000 < size <= 10_000_000
     text = path.read_text()
-    assert all(len(line) == 99 for line in text.splitlines())
-    last = int(text.splitlines()[-1].split()[0])
+    *whole, _last = text.splitlines()  # the printer was ended in the middle of one
+    assert {len(line) for line in whole} == {99}
+    last = int(whole[-1].split()[0])
     assert last >= numbers[-1], "its last words are among them"
 
 
