@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management import call_command
 
 from endpoints import services
-from endpoints.models import Endpoint
+from endpoints.models import Endpoint, Gpu, Node, Region, Replica, ReplicaState
 from iam.actors import Actor
 from iam.models import Project
 from registry.models import Framework, ModelStatus, ModelTask, RegisteredModel, Source
@@ -52,3 +52,27 @@ def new_endpoint(actor: Actor, model: RegisteredModel | None = None, **changes: 
     """An endpoint as `create_endpoint` makes it."""
     model = model or ready_model(actor.project)
     return services.create_endpoint(actor=actor, spec=spec_for(model, **changes))
+
+
+def crowded_endpoint(actor: Actor) -> Endpoint:
+    """Revision 2 of it serves on the only GPU that there is: one replica more has no room."""
+    node = Node.objects.create(
+        name="alone", region=Region.objects.get(code="HCM"), cpus=64, memory_bytes=2**38
+    )
+    model = ready_model(actor.project, framework="vllm")
+    made = new_endpoint(actor, model, name="crowded", instance_type="g1-standard-4x16-1rtx2080ti")
+    services.update_endpoint(actor=actor, endpoint=made, changes={"settings": {"max_context": 512}})
+    made = Endpoint.objects.get(pk=made.pk)
+    assert made.revision is not None
+    replica = Replica.objects.create(
+        endpoint=made,
+        revision=made.revision,
+        slot=1,
+        name="r1",
+        state=ReplicaState.READY,
+        node=node,
+        claimed=True,
+        gpu_ids=["GPU-0"],
+    )
+    Gpu.objects.create(uuid="GPU-0", node=node, model="rtx2080ti", replica=replica)
+    return made

@@ -9,18 +9,17 @@ import pytest
 from django.test import Client
 
 from endpoints import services
-from endpoints.models import Endpoint, Gpu, Node, Region, Replica, ReplicaState
+from endpoints.models import Endpoint
 from iam.actors import Actor
 from iam.oauth import tokens
 from iam.oauth.validator import client_for
 from iam.roles import Role
 from iam.services import create_service_account
-from tests.support_endpoints import load_data, new_endpoint, ready_model
+from tests.support_endpoints import crowded_endpoint, load_data, new_endpoint, ready_model
 
 pytestmark = pytest.mark.django_db
 URL = "/api/v1/endpoints/"
 SECRET = "hunter2-very-secret"
-GPU_TYPE = "g1-standard-4x16-1rtx2080ti"
 
 
 @pytest.fixture(autouse=True)
@@ -184,27 +183,7 @@ def test_restarting_and_what_forbids_it(endpoint: Endpoint, editor_client: Clien
 
 @pytest.fixture
 def crowded(editor_actor: Actor) -> Endpoint:
-    """Serving on the only GPU that there is."""
-    node = Node.objects.create(
-        name="alone", region=Region.objects.get(code="HCM"), cpus=64, memory_bytes=2**38
-    )
-    model = ready_model(editor_actor.project, framework="vllm")
-    endpoint = new_endpoint(editor_actor, model, instance_type=GPU_TYPE)
-    services.update_endpoint(
-        actor=editor_actor, endpoint=endpoint, changes={"settings": {"max_context": 512}}
-    )
-    replica = Replica.objects.create(
-        endpoint=endpoint,
-        revision=endpoint.revision,
-        slot=1,
-        name="r1",
-        state=ReplicaState.READY,
-        node=node,
-        claimed=True,
-        gpu_ids=["GPU-0"],
-    )
-    Gpu.objects.create(uuid="GPU-0", node=node, model="rtx2080ti", replica=replica)
-    return endpoint
+    return crowded_endpoint(editor_actor)
 
 
 CROWDED_CALLS: list[tuple[str, str, dict[str, Any]]] = [

@@ -15,13 +15,12 @@ from pytest_django import DjangoAssertNumQueries
 
 from endpoints import history, services
 from endpoints.live_pages import EndpointPage
-from endpoints.models import Endpoint, Gpu, Node, Region, Replica, ReplicaState, Status
+from endpoints.models import Endpoint, Replica, ReplicaState, Status
 from iam.actors import Actor
-from tests.support_endpoints import load_data, new_endpoint, ready_model
+from tests.support_endpoints import crowded_endpoint, load_data, new_endpoint, ready_model
 
 pytestmark = pytest.mark.django_db
 SECRET = "hunter2-very-secret"
-GPU_TYPE = "g1-standard-4x16-1rtx2080ti"
 
 
 @pytest.fixture(autouse=True)
@@ -364,26 +363,7 @@ def test_variables_come_with_the_wizard_too(editor_actor: Actor, editor_client: 
 
 @pytest.fixture
 def crowded(editor_actor: Actor) -> Endpoint:
-    """Serving on the only GPU that there is."""
-    node = Node.objects.create(
-        name="alone", region=Region.objects.get(code="HCM"), cpus=64, memory_bytes=2**38
-    )
-    model = ready_model(editor_actor.project, framework="vllm")
-    made = new_endpoint(editor_actor, model, name="crowded", instance_type=GPU_TYPE)
-    services.update_endpoint(actor=editor_actor, endpoint=made, changes={"settings": {"max_context": 512}})
-    made = Endpoint.objects.get(pk=made.pk)
-    replica = Replica.objects.create(
-        endpoint=made,
-        revision=made.revision,
-        slot=1,
-        name="r1",
-        state=ReplicaState.READY,
-        node=node,
-        claimed=True,
-        gpu_ids=["GPU-0"],
-    )
-    Gpu.objects.create(uuid="GPU-0", node=node, model="rtx2080ti", replica=replica)
-    return made
+    return crowded_endpoint(editor_actor)
 
 
 def test_the_form_asks_before_it_interrupts_and_keeps_what_was_typed(
