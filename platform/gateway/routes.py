@@ -219,7 +219,9 @@ def _retry_policy() -> Json:
                 },
             }
         ],
-        "host_selection_retry_max_attempts": 5,
+        # The choice is drawn again while it falls on the replica that just failed. With two replicas each draw is a
+        # toss of a coin, and running out of draws is an answer of 503 beside a healthy replica: 1 in 2^20, not 2^6.
+        "host_selection_retry_max_attempts": 20,
     }
 
 

@@ -303,7 +303,7 @@ def test_a_change_is_painted_soon(running: Console, page: Page) -> None:
     expect(page.locator("[data-live-mark]")).to_have_attribute("data-live", "on")
     page.wait_for_timeout(300)
     at = running.do(f"set_status({endpoint!r}, Status.ACTIVE)")
-    page.wait_for_function("document.getElementById('ep-status').dataset.status === 'ACTIVE'")
+    expect(page.locator("#ep-status")).to_have_attribute("data-status", "ACTIVE")
     assert page.evaluate("Date.now()") - at < 1500
 
 
