@@ -37,7 +37,10 @@ from endpoints.serializers import (
     RollbackSerializer,
 )
 
-_THRESHOLDS = ("cpu_percent", "memory_percent", "gpu_percent", "latency_ms", "idle_timeout_s")
+_THRESHOLDS = (
+    *("cpu_percent", "memory_percent", "gpu_percent", "latency_ms", "in_flight", "idle_timeout_s"),
+    *("scale_up_after_s", "scale_down_after_s"),
+)
 
 
 class EndpointFilter(filters.FilterSet):  # type: ignore[misc]

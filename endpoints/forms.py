@@ -33,7 +33,10 @@ NUMBERS = (
     "memory_percent",
     "gpu_percent",
     "latency_ms",
+    "in_flight",
     "idle_timeout_s",
+    "scale_up_after_s",
+    "scale_down_after_s",
 )
 THRESHOLDS = NUMBERS[2:]
 
@@ -67,7 +70,10 @@ class EndpointForm(forms.Form):
     memory_percent = _number(_("RAM (%)"))
     gpu_percent = _number(_("GPU utilisation (%)"))
     latency_ms = _number(_("Response latency (ms)"))
+    in_flight = _number(_("Requests in flight per replica"))
     idle_timeout_s = _number(_("Idle timeout (s)"))
+    scale_up_after_s = _number(_("Scale up after (s)"))
+    scale_down_after_s = _number(_("Scale down after (s)"))
 
     def values(self) -> dict[str, Any]:
         """EndpointSpec's fields from valid or half-valid input; call after is_valid()."""

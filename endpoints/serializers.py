@@ -49,7 +49,10 @@ class AutoscalingSerializer(serializers.Serializer[Any]):
     memory_percent = serializers.IntegerField(allow_null=True, required=False)
     gpu_percent = serializers.IntegerField(allow_null=True, required=False)
     latency_ms = serializers.IntegerField(allow_null=True, required=False)
+    in_flight = serializers.IntegerField(allow_null=True, required=False)
     idle_timeout_s = serializers.IntegerField(allow_null=True, required=False)
+    scale_up_after_s = serializers.IntegerField(allow_null=True, required=False)
+    scale_down_after_s = serializers.IntegerField(allow_null=True, required=False)
 
 
 class ReasonSerializer(serializers.Serializer[Any]):

@@ -34,6 +34,7 @@ from iam.actors import Actor
 class EndpointSpec:
     """What a new endpoint shall be. Ids are as typed: they are checked, not trusted.
 
+    scale_up_after_s, scale_down_after_s   None: the defaults of endpoints.validation
     settings      framework settings that differ from the model's own
     environment   variables for its containers; may hold secrets
     """
@@ -49,7 +50,10 @@ class EndpointSpec:
     memory_percent: int | None = None
     gpu_percent: int | None = None
     latency_ms: int | None = None
+    in_flight: int | None = None
     idle_timeout_s: int | None = None
+    scale_up_after_s: int | None = None
+    scale_down_after_s: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -63,7 +67,10 @@ _COLUMNS = (
     "memory_percent",
     "gpu_percent",
     "latency_ms",
+    "in_flight",
     "idle_timeout_s",
+    "scale_up_after_s",
+    "scale_down_after_s",
 )
 
 

@@ -20,6 +20,10 @@ from registry.models import ModelStatus, RegisteredModel
 REVISION_FIELDS = frozenset({"model_id", "instance_type", "settings", "environment"})
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
+# How long a metric must stay beyond its threshold before replicas are added, or removed: seconds.
+WINDOW_DEFAULTS = {"scale_up_after_s": 15, "scale_down_after_s": 300}
+WINDOW_MOST_S = 3600
+IN_FLIGHT_MOST = 100_000
 _PERCENT_FIELDS = ("cpu_percent", "memory_percent", "gpu_percent")
 Errors = dict[str, list[str]]
 
@@ -146,6 +150,25 @@ def _check_thresholds(cleaned: dict[str, Any], errors: Errors) -> None:
         _whole(cleaned, field, 1, 100, errors, _("Enter a whole percentage from 1 to 100."))
     _whole(cleaned, "latency_ms", 1, 600_000, errors, _("Enter milliseconds from 1 to 600000."))
     _whole(cleaned, "idle_timeout_s", 1, 30 * 86_400, errors, _("Enter seconds from 1 to 2592000 (30 days)."))
+    _whole(
+        cleaned,
+        "in_flight",
+        1,
+        IN_FLIGHT_MOST,
+        errors,
+        _("Enter a whole number of requests from 1 to %(most)s.") % {"most": IN_FLIGHT_MOST},
+    )
+    for field, default in WINDOW_DEFAULTS.items():
+        if cleaned[field] is None:
+            cleaned[field] = default
+        _whole(
+            cleaned,
+            field,
+            0,
+            WINDOW_MOST_S,
+            errors,
+            _("Enter seconds from 0 to %(most)s.") % {"most": WINDOW_MOST_S},
+        )
     instance_type = cleaned["instance_type"]
     if instance_type and not instance_type.gpu_count and cleaned["gpu_percent"] is not None:
         _add(

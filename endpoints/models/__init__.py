@@ -1,5 +1,5 @@
 """What was asked for (Endpoint, Revision), what runs (Replica, DeployPhase) and on what (Node, Gpu), what happened
-(Event), where (Region, InstanceType)."""
+(Event), where (Region, InstanceType), what was measured (MetricSample) and decided from it (Decision)."""
 
 from endpoints.models.endpoint import Endpoint, Revision, Status
 from endpoints.models.event import Event
@@ -13,14 +13,18 @@ from endpoints.models.replica import (
     Replica,
     ReplicaState,
 )
+from endpoints.models.scaling import Decision, MetricSample, MetricSeries, ScaleState
 
 __all__ = [
+    "Decision",
     "DeployPhase",
     "Endpoint",
     "Event",
     "Gpu",
     "HeldAddress",
     "InstanceType",
+    "MetricSample",
+    "MetricSeries",
     "Node",
     "PhaseName",
     "PhaseTimes",
@@ -28,5 +32,6 @@ __all__ = [
     "Replica",
     "ReplicaState",
     "Revision",
+    "ScaleState",
     "Status",
 ]

@@ -38,6 +38,8 @@ class Endpoint(models.Model):
     conditions           list of {type, status, reason, params, generation, since}; see endpoints.conditions
     epoch                counts restarts: replicas of an older one are replaced, like those of an older revision
     stable_revision      the last revision whose replicas all got ready; what a failed update goes back to
+    desired_replicas     what the autoscaler wants, None before it has decided for the first time
+    settled_replicas     the number of wanted replicas that all served last: more than that is growth, not a loss
     failed_update        {"revision": number, "code", "params", "at"} of an update that was taken back by itself, {}
                          after the next change
     lease_token/_until   who reconciles it now
@@ -54,7 +56,12 @@ class Endpoint(models.Model):
     memory_percent = models.PositiveSmallIntegerField(_("RAM threshold (%)"), null=True, blank=True)
     gpu_percent = models.PositiveSmallIntegerField(_("GPU utilisation threshold (%)"), null=True, blank=True)
     latency_ms = models.PositiveIntegerField(_("response latency threshold (ms)"), null=True, blank=True)
+    in_flight = models.PositiveIntegerField(_("requests in flight per replica"), null=True, blank=True)
     idle_timeout_s = models.PositiveIntegerField(_("idle timeout (s)"), null=True, blank=True)
+    scale_up_after_s = models.PositiveIntegerField(_("scale up after (s)"), default=15)
+    scale_down_after_s = models.PositiveIntegerField(_("scale down after (s)"), default=300)
+    desired_replicas = models.PositiveSmallIntegerField(null=True, blank=True, editable=False)
+    settled_replicas = models.PositiveSmallIntegerField(default=0, editable=False)
     revision = models.ForeignKey(
         "endpoints.Revision", models.SET_NULL, null=True, blank=True, related_name="+", editable=False
     )
@@ -111,10 +118,16 @@ class Endpoint(models.Model):
 
     @property
     def wanted_replicas(self) -> int:
-        """How many replicas should run now. Scaling between min and max, and to zero, is not there yet."""
+        """How many replicas should run now: what the autoscaler decided, within today's min and max."""
         if self.paused_at or self.deleting_at:
             return 0
-        return max(self.min_replicas, 1)
+        desired = max(self.min_replicas, 1) if self.desired_replicas is None else self.desired_replicas
+        return min(max(desired, self.min_replicas), self.max_replicas)
+
+    @property
+    def is_asleep(self) -> bool:
+        """Scaled to zero: the next request wakes it."""
+        return not (self.paused_at or self.deleting_at) and self.wanted_replicas == 0
 
 
 class Revision(models.Model):

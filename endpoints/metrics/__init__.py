@@ -1,0 +1,1 @@
+"""What is measured of endpoints and their replicas, from its sources to the charts."""
