@@ -25,6 +25,7 @@ from endpoints.specs import image_for
 from registry.frameworks import DefinitionError
 
 # The phases whose time says something, in order.
+PULL_MOST_S = 365 * 86_400.0  # a byte a second would end in a year that no calendar has
 TIMED = (
     PhaseName.PULLING,
     PhaseName.CREATING,
@@ -182,7 +183,7 @@ def _over_at(phase: PhaseFacts, usual: Mapping[str, float], now: datetime) -> da
     moved = phase.bytes_moved_at
     if moved is None or phase.bytes_per_s <= 0 or missing <= 0 or (now - moved).total_seconds() > PACE_S:
         return from_history
-    by_pace: datetime = moved + timedelta(seconds=missing / phase.bytes_per_s)
+    by_pace: datetime = moved + timedelta(seconds=min(missing / phase.bytes_per_s, PULL_MOST_S))
     if not phase.layers_waiting:
         return by_pace
     # Of some layers nobody has told the size: it takes at least as long as the known ones.

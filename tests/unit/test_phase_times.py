@@ -144,6 +144,11 @@ def test_a_pull_in_which_nothing_moves_is_a_stall_at_the_first_time_too() -> Non
     assert stall(unpacking, USUAL, at(500)) == Stall("pulling", T0, 500, 60)
 
 
+def test_a_pull_that_hardly_moves_has_an_end_that_a_calendar_knows() -> None:
+    pull = under_way("pulling", bytes_done=0, bytes_total=10**11, bytes_per_s=0.004, bytes_moved_at=at(10))
+    assert left(pull, 10).seconds_left > 300 * 86_400
+
+
 DURATIONS = st.dictionaries(st.sampled_from(TIMED), st.floats(0, 5000), min_size=1)
 
 
