@@ -39,6 +39,8 @@ def derive(desired: Desired, conditions: Sequence[Condition]) -> Verdict:
         )
     if desired.paused:
         return Verdict("INACTIVE", "pausing" if ready.params.get("live") else "paused")
+    if desired.asleep and not serving:
+        return Verdict("ASLEEP", "asleep")
     if not serving:
         return _not_serving(failed, blocked, progress)
     if failed:
@@ -61,6 +63,9 @@ def _serving(desired: Desired, by_type: Mapping[str, Condition], *, serving_well
         # Below the wanted number on the way up is progress; after that, or when nothing moves, it is a loss.
         if blocked:
             return Verdict("DEGRADED", blocked.reason, {**ready.params, **blocked.params})
+        # More were asked for, and none of those that served is missing: growth.
+        if desired.was_serving and int(ready.params.get("ready", 0)) >= desired.settled_replicas > 0:
+            return Verdict("UPDATING", "scaling_up", ready.params)
         return Verdict("DEGRADED" if desired.was_settled else way_up, "fewer_replicas", ready.params)
     return Verdict("ACTIVE") if serving_well else Verdict(way_up, "routing")
 

@@ -48,6 +48,11 @@ WORDS: dict[str, _Words] = {
     ),
     "updating": _Words(_("A new revision is being rolled out; the old one serves meanwhile."), _WAIT),
     "fewer_replicas": _Words(_("%(ready)s of %(wanted)s replicas are ready."), _WAIT),
+    "scaling_up": _Words(_("More replicas are being added: %(ready)s of %(wanted)s are ready."), _WAIT),
+    "asleep": _Words(
+        _("Asleep: nobody called it for its idle timeout, so no replica runs and nothing is held."),
+        _("Nothing to do: the next request wakes it and is answered when a replica is ready."),
+    ),
     "replacing": _Words(_("A replica ended and is being replaced."), _WAIT),
     "pausing": _Words(_("Paused: its last replicas are being stopped."), _WAIT, "resume"),
     "paused": _Words(

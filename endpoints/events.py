@@ -23,6 +23,8 @@ SENTENCES: dict[str, Promise] = {
     "endpoint.revision_kept": _("Kept revision %(number)s"),
     "endpoint.delete_requested": _("Asked to delete the endpoint"),
     "endpoint.deleted": _("The endpoint and all that belonged to it was removed"),
+    "endpoint.woken": _("A request woke the endpoint"),
+    "endpoint.scaled": _("Replicas went from %(before)s to %(after)s"),
     "status.changed": _("Status went from %(before)s to %(after)s"),
     "revision.taken_back": _(
         "Revision %(number)s was taken back, revision %(serving)s serves on: %(reason)s"

@@ -22,6 +22,7 @@ from django.utils.translation import gettext as _
 
 from config.errors import Conflict
 from endpoints import environment, events, revisions
+from endpoints.autoscaling import ledger
 from endpoints.interruption import is_needed
 from endpoints.live import endpoint_changed
 from endpoints.models import Endpoint, Revision
@@ -264,6 +265,37 @@ def _differs(old: Any, new: Any) -> bool:
     if old is None or new is None:
         return old is not new
     return bool(old != new) and str(old) != str(new)
+
+
+def wake(endpoint_id: str) -> bool:
+    """A request came for an endpoint that sleeps: one replica, and only for the first who says so. False where there
+    is nothing to wake. What failed before it fell asleep is no reason to wait: it is tried at once."""
+    with transaction.atomic():
+        endpoint = Endpoint.objects.select_for_update().filter(pk=endpoint_id).first()
+        if endpoint is None or not endpoint.is_asleep:
+            return False
+        endpoint.desired_replicas = 1
+        ledger.woken(endpoint, timezone.now())
+        events.record(endpoint, "endpoint.woken")
+        _wanted_changed(endpoint)
+    return True
+
+
+def scale(endpoint: Endpoint, count: int) -> bool:
+    """The autoscaler's word, inside its transaction. False if the endpoint is not as it saw it any more: then nothing
+    is written. No new generation: what failed keeps its back-off, and the deploy timeline its zero."""
+    seen = {
+        "desired_replicas": endpoint.desired_replicas,
+        "generation": endpoint.generation,
+        "paused_at": None,
+        "deleting_at": None,
+    }
+    now = timezone.now()
+    if not Endpoint.objects.filter(pk=endpoint.pk, **seen).update(desired_replicas=count, updated_at=now):
+        return False
+    events.record(endpoint, "endpoint.scaled", before=endpoint.wanted_replicas, after=count)
+    _announce(endpoint)
+    return True
 
 
 def _lock(endpoint: Endpoint) -> Endpoint:

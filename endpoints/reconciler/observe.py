@@ -49,6 +49,8 @@ def desired_of(endpoint: Endpoint, kind: str) -> Desired:
         was_serving=endpoint.status in (Status.ACTIVE, Status.DEGRADED, Status.UPDATING),
         was_settled=endpoint.observed_generation == endpoint.generation
         and endpoint.status in (Status.ACTIVE, Status.DEGRADED),
+        settled_replicas=endpoint.settled_replicas,
+        asleep=endpoint.is_asleep,
     )
 
 

@@ -89,6 +89,8 @@ def _record(lease: Lease, endpoint: Endpoint, desired: Desired, step: Plan, rows
         "ready_replicas": int(step.conditions[0].params["ready"]),
         "observed_generation": desired.generation,
     }
+    if step.conditions[0].status:
+        fresh["settled_replicas"] = desired.wanted
     if step.settled:
         fresh["stable_revision_id"] = desired.revision_id
     changed = {name: value for name, value in fresh.items() if getattr(endpoint, name) != value}

@@ -26,6 +26,8 @@ class Desired:
     start_timeout_s   how long a replica may take from its container's start to its first healthy answer
     was_serving       its last status said that it serves
     was_settled       and nothing was asked for since it reached that status
+    settled_replicas  the wanted number that all served last
+    asleep            wanted is 0 because nobody called it, and the next request changes that
     blocked           a reason why no replica can be made at all (a code of endpoints.errors), "" if none
     """
 
@@ -47,6 +49,8 @@ class Desired:
     blocked_params: Mapping[str, Any] = field(default_factory=dict)
     was_serving: bool = False
     was_settled: bool = False
+    settled_replicas: int = 0
+    asleep: bool = False
 
 
 @dataclass(frozen=True, slots=True)

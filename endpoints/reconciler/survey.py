@@ -80,6 +80,8 @@ def _has_work(endpoint: Endpoint, rows: Sequence[Replica], seen: Observed, runti
     step = plan(desired, [view_of(row) for row in rows], seen, now)
     if step.actions or (step.settled and endpoint.stable_revision_id != desired.revision_id):
         return True
+    if step.conditions[0].status and endpoint.settled_replicas != desired.wanted:
+        return True
     verdict = conditions.derive(desired, step.conditions)
     if (verdict.status, verdict.reason) != (endpoint.status, endpoint.reason_code):
         return True
