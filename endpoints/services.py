@@ -197,8 +197,10 @@ def _as_present(cleaned: Mapping[str, Any], name: str) -> Any:
 
 
 def pause_endpoint(*, actor: Actor, endpoint: Endpoint) -> Endpoint:
-    """Stop all replicas and release what they hold; the URL answers 503. Pausing twice is fine."""
-    return _switch(endpoint, actor, "endpoint.paused", paused_at=timezone.now())
+    """Stop all replicas and release what they hold; the URL answers 503. Pausing twice is fine.
+
+    What the autoscaler had decided ends with it: a resumed endpoint starts with its min, and one that slept wakes."""
+    return _switch(endpoint, actor, "endpoint.paused", paused_at=timezone.now(), desired_replicas=None)
 
 
 def resume_endpoint(*, actor: Actor, endpoint: Endpoint) -> Endpoint:
