@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import docker
 
@@ -65,8 +66,9 @@ class Outcome:
 
 
 @contextmanager
-def stage(folder: Path) -> Iterator[tuple[Day, str]]:
-    """A platform on Docker, and the id of an endpoint with two steady replicas that is ACTIVE."""
+def stage(folder: Path, **changes: Any) -> Iterator[tuple[Day, str]]:
+    """A platform on Docker, and the id of an endpoint with two steady replicas (or as `changes` say) that is ACTIVE."""
+    asked = {"name": "steady", "min_replicas": 2, "max_replicas": 2, **changes}
     where = place(folder, "docker")
     try:
         with image() as name, day(where) as today:
@@ -80,8 +82,7 @@ def stage(folder: Path) -> Iterator[tuple[Day, str]]:
                 f" 'command': ['{PORT}']}}, weights_path='', entry_file='', size_bytes=0)"
             )
             endpoint = today.hand.do(
-                "services.create_endpoint(actor=actor, spec=spec_for(steady, name='steady',"
-                " min_replicas=2, max_replicas=2)).id"
+                f"services.create_endpoint(actor=actor, spec=spec_for(steady, **{asked!r})).id"
             )
             today.until(endpoint, "ACTIVE")
             yield today, str(endpoint)

@@ -75,7 +75,8 @@ class Load:
         parts = urlsplit(url)
         self._host, self._port, self._path = parts.hostname or "", parts.port or 80, parts.path
         self._token = token
-        self._streams, self._shorts, self._pause_s = streams, shorts, pause_s
+        self.streams = streams
+        self._shorts, self._pause_s = shorts, pause_s
         self.stream_s = stream_s
         self._events = max(1, round(stream_s / steady.EVERY_S) + 1)
         self.tally = Tally()
@@ -111,7 +112,7 @@ class Load:
             self._resting.clear()
 
     async def _run(self) -> None:
-        callers = [self._caller("stream", number) for number in range(self._streams)]
+        callers = [self._caller("stream", number) for number in range(self.streams)]
         callers += [self._caller("short", number) for number in range(self._shorts)]
         await asyncio.gather(*callers)
 

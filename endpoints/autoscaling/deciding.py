@@ -140,7 +140,7 @@ def _with_held(view: Seen, is_held: bool) -> Seen:
 
 def _that_fits(endpoint: Endpoint, verdict: Verdict, wanted: int) -> tuple[Verdict, dict[str, Any]]:
     """The verdict, cut down to what there is room for, and why in words' parameters."""
-    assert endpoint.revision is not None  # noqa: S101  _is_decidable
+    assert endpoint.revision is not None
     size = endpoint.revision.instance_type
     rooms = placement.Rooms(endpoint.region_id, project_id=endpoint.project_id)
     for count in range(verdict.wanted - wanted, 0, -1):
