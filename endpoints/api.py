@@ -18,10 +18,10 @@ from rest_framework.filters import OrderingFilter, SearchFilter
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from config.api import ProjectViewSet
 from config.pagination import CursorPagination
 from endpoints import fixes, history, log_answers, replica_logs, services
 from endpoints.capacity_api import routes as capacity_routes
+from endpoints.decisions_api import Decisions
 from endpoints.fix_api import FixRequestSerializer
 from endpoints.models import Endpoint, Event, InstanceType, Region
 from endpoints.replica_api import EndpointDetailSerializer, ReplicaSerializer
@@ -51,7 +51,7 @@ class EndpointFilter(filters.FilterSet):  # type: ignore[misc]
         fields = ["status", "region"]
 
 
-class EndpointViewSet(ProjectViewSet[Endpoint]):
+class EndpointViewSet(Decisions):
     """Endpoints of the caller's project."""
 
     queryset = Endpoint.objects.select_related("revision")

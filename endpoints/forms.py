@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy as _
 
 from endpoints.models import Endpoint, Revision
 from endpoints.services import EndpointSpec, present_values
+from endpoints.validation import WINDOW_DEFAULTS
 from registry.frameworks import DefinitionError, FrameworkDefinition, definition_of, validate_settings
 from registry.models import RegisteredModel
 
@@ -38,7 +39,8 @@ NUMBERS = (
     "scale_up_after_s",
     "scale_down_after_s",
 )
-THRESHOLDS = NUMBERS[2:]
+THRESHOLDS = NUMBERS[2:7]  # what replicas are added for
+TIMES = NUMBERS[7:]
 
 
 def setting_input(framework: str, key: str) -> str:
@@ -48,7 +50,8 @@ def setting_input(framework: str, key: str) -> str:
 
 def _number(label: StrOrPromise) -> forms.CharField:
     widget = forms.TextInput(attrs={"inputmode": "numeric", "autocomplete": "off", "class": "num"})
-    return forms.CharField(label=label, required=False, max_length=20, widget=widget)
+    # No longest length: its message would come before the rule's own, and alone.
+    return forms.CharField(label=label, required=False, widget=widget)
 
 
 class EndpointForm(forms.Form):
@@ -164,8 +167,35 @@ class EndpointForm(forms.Form):
 
     @property
     def advanced_open(self) -> bool:
-        """Whether the thresholds hold something, so that nothing typed is ever out of sight."""
-        return any(self[name].errors or self[name].value() for name in THRESHOLDS)
+        """Whether a threshold or time is set, so that nothing typed is ever out of sight."""
+        if any(self[name].errors for name in (*THRESHOLDS, *TIMES)):
+            return True
+        usual = {name: str(seconds) for name, seconds in WINDOW_DEFAULTS.items()}
+        return any(self._typed(name) not in ("", usual.get(name)) for name in (*THRESHOLDS, *TIMES))
+
+    @property
+    def scaling_notes(self) -> dict[str, bool]:
+        """What is allowed and does nothing, or less than one may think. static/js/endpoint-form.js says the same while
+        one types.
+
+        no_threshold   there is room to grow, and nothing to grow for
+        no_room        thresholds are set, and min and max leave no room between them
+        never_idle     it may not sleep, and has an idle timeout
+        """
+        low, high = _coerce(self._typed("min_replicas")), _coerce(self._typed("max_replicas"))
+        if not isinstance(low, int) or not isinstance(high, int) or low > high:
+            return {"no_threshold": False, "no_room": False, "never_idle": False}
+        some = any(self._typed(name) for name in THRESHOLDS)
+        room = high > max(low, 1)
+        return {
+            "no_threshold": room and not some,
+            "no_room": some and not room,
+            "never_idle": low > 0 and bool(self._typed("idle_timeout_s")),
+        }
+
+    def _typed(self, name: str) -> str:
+        value = self[name].value()
+        return "" if value is None else str(value).strip()
 
 
 def _coerce(typed: Any) -> int | str | None:

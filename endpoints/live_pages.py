@@ -12,8 +12,8 @@ from django.db.models import Count, Max, Q, Sum
 from django.template.loader import render_to_string
 
 from endpoints import live
-from endpoints.models import DeployPhase, Endpoint, Event, Replica
-from endpoints.presenting import overview, revision_list
+from endpoints.models import Decision, DeployPhase, Endpoint, Event, Replica, ScaleState
+from endpoints.presenting import overview, revision_list, scaling
 from endpoints.selectors import ListQuery, endpoint_of, endpoint_page, events_of, list_version
 from iam.actors import Actor
 from iam.roles import Permission
@@ -134,7 +134,15 @@ class EndpointPage(Page):
         # While something is under way, time itself changes what is said: late, standing still.
         moment = int(time.time() // STALE_S) if phases["open"] or not replicas else 0
         event = Event.objects.filter(target=self.endpoint_id).aggregate(last=Max("id"))
-        return (row, replicas, tuple(phases.values()), moment, event["last"], self.can_edit)
+        return (row, replicas, tuple(phases.values()), moment, event["last"], self.can_edit, self._scaling())
+
+    def _scaling(self) -> Hashable:
+        """Of the tab that shows it: what was decided and found last, and the time, which is part of what it says."""
+        if self.tab != "scaling":
+            return None
+        decision = Decision.objects.filter(endpoint=self.endpoint_id).aggregate(last=Max("id"))
+        looked = ScaleState.objects.filter(endpoint=self.endpoint_id).values_list("checked_at", flat=True)
+        return (decision["last"], looked.first(), int(time.time() // STALE_S))
 
     def fragments(self) -> dict[str, str]:
         """The head on every tab; the rest by tab."""
@@ -149,6 +157,9 @@ class EndpointPage(Page):
         elif self.tab == "revisions":
             context |= revision_list(endpoint, self.can_edit, self.before)
             names += ["update", "revisions"]
+        elif self.tab == "scaling":
+            context |= scaling(endpoint, self.can_edit, self.before)
+            names += ["scaling", "decisions"]
         elif self.tab == "events":
             context["events"] = events_of(endpoint)
             names.append("events")

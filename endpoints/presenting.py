@@ -7,6 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
+from endpoints.autoscaling import reading
 from endpoints.cause_card import cause
 from endpoints.deployment import timeline, told_replica
 from endpoints.fixes import offered
@@ -58,6 +59,20 @@ def revision_list(endpoint: Endpoint, can_edit: bool, before: str = "") -> dict[
         "before": before if number_of(before) else "",
         "fixes": offered(endpoint) if can_edit and endpoint.failed_update else (),
         "update": taken_back(endpoint),
+    }
+
+
+def scaling(endpoint: Endpoint, can_edit: bool, before: str = "") -> dict[str, Any]:
+    """How it scales and what was decided, newest first: three queries. before: only older ones than this decision."""
+    start = number_of(before)
+    entries, older_than = reading.page_of(endpoint, start)
+    return {
+        "endpoint": endpoint,
+        "can_edit": can_edit,
+        "present": reading.present(endpoint, timezone.now()),
+        "decisions": entries,
+        "older_than": older_than,
+        "before": before if start else "",
     }
 
 

@@ -3,7 +3,7 @@
 from django.urls import path, re_path
 from django.views.i18n import set_language
 
-from endpoints.views import detail, editing, fixing, frame, home, listing, machines, revisions
+from endpoints.views import detail, editing, fixing, frame, home, listing, machines, revisions, scaling
 
 app_name = "endpoints"
 
@@ -24,6 +24,7 @@ urlpatterns = [
     path(_ONE + "use/", detail.use_tab, name="use"),
     path(_ONE + "logs/", detail.logs_tab, name="logs"),
     path(_ONE + "events/", detail.events_tab, name="events"),
+    path(_ONE + "scaling/", scaling.decisions_tab, name="decisions"),
     path(_ONE + "revisions/", revisions.revisions_tab, name="revisions"),
     path(_ONE + "settings/", editing.settings_tab, name="settings"),
     path(_ONE + "settings/changes/", editing.changes, name="changes"),

@@ -20,7 +20,7 @@ from endpoints.forms import EndpointForm, initial_of, setting_groups, spec_from
 from endpoints.history import number_of
 from endpoints.models import Endpoint, InstanceType, Node, Region, Revision
 from endpoints.placement import NoRoom, Rooms
-from endpoints.validation import clean
+from endpoints.validation import WINDOW_DEFAULTS, clean
 from endpoints.views.common import get_endpoint
 from endpoints.views.preview import preview
 from iam.access import require
@@ -232,17 +232,8 @@ def _context(
         "variables": form.environment_rows(_saved_variables(endpoint)),
         "setting_groups": setting_groups(definitions, form, saved, saved_framework),
         "hours": HOURS_A_MONTH,
-        "thresholds": _THRESHOLDS,
+        "usual": WINDOW_DEFAULTS,
     }
-
-
-_THRESHOLDS = (
-    ("cpu_percent", "%"),
-    ("memory_percent", "%"),
-    ("gpu_percent", "%"),
-    ("latency_ms", "ms"),
-    ("idle_timeout_s", "s"),
-)
 
 
 def _types(

@@ -15,6 +15,7 @@ from endpoints.interruption import NeedsInterruption, is_needed
 from endpoints.models import Endpoint, InstanceType
 from endpoints.revisions import Change, Configuration
 from endpoints.services import present_values
+from endpoints.validation import WINDOW_DEFAULTS
 from registry.models import RegisteredModel
 
 _IN_PLACE = {
@@ -26,7 +27,10 @@ _IN_PLACE = {
     "memory_percent": _("RAM threshold"),
     "gpu_percent": _("GPU threshold"),
     "latency_ms": _("latency threshold"),
+    "in_flight": _("threshold of requests in flight"),
     "idle_timeout_s": _("idle timeout"),
+    "scale_up_after_s": _("time before scaling up"),
+    "scale_down_after_s": _("time before scaling down"),
 }
 
 
@@ -54,7 +58,9 @@ def preview(endpoint: Endpoint, form: EndpointForm, model: RegisteredModel | Non
     present = revisions.of_revision(endpoint.revision)
     asked = _asked(present, form, model)
     changes = revisions.diff(present, asked)
-    values, before = form.values(), present_values(endpoint)
+    before = present_values(endpoint)
+    values = form.values()
+    values |= {name: usual for name, usual in WINDOW_DEFAULTS.items() if values[name] is None}
     in_place = [
         str(label)
         for name, label in _IN_PLACE.items()

@@ -6,6 +6,7 @@
   if (!form || !card) return;
   var lang = document.documentElement.lang || "en";
   var hours = Number(card.getAttribute("data-hours"));
+  var THRESHOLDS = ["cpu_percent", "memory_percent", "gpu_percent", "latency_ms", "in_flight"];
   var say = function (name) { return card.getAttribute("data-say-" + name); };
 
   function money(amount, currency) {
@@ -40,6 +41,26 @@
     put(which + "_month", money(amount * count, currency));
   }
 
+  /* In words; and the notes beside the fields, by the same rules as EndpointForm.scaling_notes. */
+  function scaling(min, max) {
+    var set = THRESHOLDS.filter(value);
+    var known = min !== null && max !== null && min <= max;
+    var room = known && max > Math.max(min, 1);
+    note("no_threshold", room && !set.length);
+    note("no_room", known && !room && set.length > 0);
+    note("never_idle", known && min > 0 && value("idle_timeout_s") !== "");
+    if (!known) return "–";
+    var words = [];
+    if (room) words.push(set.length ? say("by") + " " + set.map(say).join(", ") : say("nothing"));
+    if (min === 0) words.push(say("sleeps"));
+    return words.join("; ") || say("fixed");
+  }
+
+  function note(name, shown) {
+    var place = form.querySelector('[data-note="' + name + '"]');
+    if (place && place.hidden === shown) place.hidden = !shown;
+  }
+
   function update() {
     put("name", value("name") || "–");
     var region = form.elements.region;
@@ -59,8 +80,7 @@
     var min = count("min_replicas");
     var max = count("max_replicas");
     put("replicas", (min === null ? "?" : min) + " – " + (max === null ? "?" : max));
-    var some = ["cpu_percent", "memory_percent", "gpu_percent", "latency_ms", "idle_timeout_s"].some(value);
-    put("scaling", some ? say("later") : say("fixed"));
+    put("scaling", scaling(min, max));
     put("private", form.elements.private.checked ? say("yes") : say("no"));
     var amount = data && data.price !== "" ? Number(data.price) : null;
     if (!data) ["min", "max"].forEach(function (w) { put(w + "_hour", "–"); put(w + "_month", "–"); });

@@ -18,7 +18,7 @@ from iam.roles import Role
 from registry.models import ModelTask
 from tests.support_endpoints import load_data, new_endpoint, ready_model
 
-TABS = ("detail", "use", "logs", "events", "revisions", "settings")
+TABS = ("detail", "use", "logs", "events", "decisions", "revisions", "settings")
 
 
 @pytest.fixture
@@ -269,8 +269,30 @@ BAD = [
     ("max_replicas", "99999999999999", "whole number from 1 to 10"),
     ("cpu_percent", "101", "percentage from 1 to 100"),
     ("gpu_percent", "70", "has no GPU"),
+    ("cpu_percent", "0", "percentage from 1 to 100"),
+    ("cpu_percent", "70.5", "percentage from 1 to 100"),
+    ("memory_percent", "-5", "percentage from 1 to 100"),
+    ("memory_percent", "lots", "percentage from 1 to 100"),
     ("latency_ms", "0", "milliseconds from 1 to 600000"),
+    ("latency_ms", "9" * 60, "milliseconds from 1 to 600000"),
+    ("in_flight", "0", "whole number of requests from 1 to"),
+    ("in_flight", "1e3", "whole number of requests from 1 to"),
+    ("scale_up_after_s", "-1", "seconds from 0 to 3600"),
+    ("scale_down_after_s", "3601", "seconds from 0 to 3600"),
+    ("idle_timeout_s", "0", "seconds from 1 to 2592000"),
 ]
+NUMBERS_KEPT = (
+    *(
+        "min_replicas",
+        "max_replicas",
+        "latency_ms",
+        "memory_percent",
+        "cpu_percent",
+        "gpu_percent",
+        "in_flight",
+    ),
+    *("scale_up_after_s", "scale_down_after_s", "idle_timeout_s"),
+)
 
 
 @pytest.mark.parametrize(("field", "value", "message"), BAD, ids=lambda v: str(v)[:24])
@@ -288,11 +310,69 @@ def test_errors_stand_at_their_field_and_nothing_typed_is_lost(
     place = text.split(f'data-field="{field}"', 1)[1].split("data-field=", 1)[0]
     assert message in place
     assert Endpoint.objects.count() == 1
-    for kept in ("min_replicas", "max_replicas", "latency_ms", "memory_percent", "cpu_percent"):
+    assert re.search(r'<details class="fold"[^>]* open>\s*<summary>Advanced', text)
+    for kept in NUMBERS_KEPT:
         if typed.get(kept):
             assert re.search(rf'name="{kept}" value="{re.escape(typed[kept])}"', text), kept
     assert 'value="2048"' in text
     assert not re.search(r'name="private"[^>]*checked', text)
+
+
+def test_min_0_needs_an_idle_timeout_and_says_so_there(project: Project, editor_client: Client) -> None:
+    load_data()
+    typed = filled(ready_model(project).pk, min_replicas="0")
+    text = editor_client.post(reverse("endpoints:create"), typed).content.decode()
+    place = text.split('data-field="idle_timeout_s"', 1)[1].split("data-field=", 1)[0]
+    assert "after how many idle seconds" in place
+    assert (
+        editor_client.post(reverse("endpoints:create"), typed | {"idle_timeout_s": "900"}).status_code == 302
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ({"min_replicas": "1", "max_replicas": "3"}, {"no_threshold"}),
+        ({"min_replicas": "1", "max_replicas": "3", "in_flight": "4"}, set()),
+        ({"min_replicas": "2", "max_replicas": "2", "cpu_percent": "70"}, {"no_room"}),
+        ({"min_replicas": "1", "max_replicas": "1"}, set()),
+        ({"min_replicas": "1", "max_replicas": "1", "idle_timeout_s": "60"}, {"never_idle"}),
+        ({"min_replicas": "0", "max_replicas": "1", "idle_timeout_s": "60"}, set()),
+        ({"min_replicas": "0", "max_replicas": "2", "idle_timeout_s": "60"}, {"no_threshold"}),
+        ({"min_replicas": "3", "max_replicas": "1", "cpu_percent": "70"}, set()),
+    ],
+)
+def test_what_has_no_effect_is_said_and_not_refused(
+    typed: dict[str, str], told: set[str], project: Project, editor_client: Client
+) -> None:
+    load_data()
+    model = ready_model(project)
+    text = editor_client.post(
+        reverse("endpoints:create"), filled(model.pk, name="", **typed)
+    ).content.decode()
+    notes = dict(re.findall(r'data-note="(\w+)"( hidden)?>', text))
+    assert {name for name, hidden in notes.items() if not hidden} == told
+    answer = editor_client.post(reverse("endpoints:create"), filled(model.pk, **typed))
+    assert answer.status_code == (422 if typed["min_replicas"] == "3" else 302)
+
+
+def test_advanced_is_folded_while_it_holds_nothing_of_ones_own(
+    endpoint: Endpoint, editor_client: Client
+) -> None:
+    url = reverse("endpoints:settings", args=[endpoint.id])
+
+    def is_open() -> bool:
+        fold = re.search(
+            r'<details class="fold"([^>]*)>\s*<summary>Advanced', editor_client.get(url).content.decode()
+        )
+        assert fold
+        return "open" in fold[1]
+
+    assert not is_open()
+    Endpoint.objects.filter(pk=endpoint.pk).update(scale_up_after_s=0)
+    assert is_open()
+    Endpoint.objects.filter(pk=endpoint.pk).update(scale_up_after_s=15, in_flight=3)
+    assert is_open()
 
 
 def test_all_errors_at_once_framework_settings_included(project: Project, editor_client: Client) -> None:
@@ -363,6 +443,17 @@ def test_settings_change_in_place_or_make_a_revision(endpoint: Endpoint, editor_
     bad = editor_client.post(url, same | {"max_replicas": "77"})
     assert bad.status_code == 422
     assert 'value="77"' in bad.content.decode()
+
+
+def test_an_emptied_time_of_scaling_is_its_default_and_no_change(
+    endpoint: Endpoint, editor_client: Client
+) -> None:
+    assert endpoint.revision is not None
+    typed = filled(endpoint.revision.model_id, name="chat-01", max_replicas="1")
+    url = reverse("endpoints:changes", args=[endpoint.id])
+    assert "At once" not in editor_client.post(url, typed).content.decode()
+    told = editor_client.post(url, typed | {"scale_down_after_s": "60", "in_flight": "2"}).content.decode()
+    assert "At once: threshold of requests in flight, time before scaling down" in told
 
 
 def test_a_failed_endpoint_shows_the_card_with_the_button_that_helps(

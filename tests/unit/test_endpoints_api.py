@@ -24,7 +24,15 @@ def _data(db: None) -> None:
 def body_for(actor: Actor, **changes: Any) -> dict[str, Any]:
     """The contract's example, on a machine without a GPU."""
     model = ready_model(actor.project)
-    autoscaling = {"cpu_percent": 70, "memory_percent": 80, "latency_ms": None, "idle_timeout_s": None}
+    autoscaling = {
+        "cpu_percent": 70,
+        "memory_percent": 80,
+        "latency_ms": None,
+        "in_flight": 8,
+        "idle_timeout_s": None,
+        "scale_up_after_s": 15,
+        "scale_down_after_s": 120,
+    }
     body: dict[str, Any] = {
         "name": "embed-01",
         "region": "HCM",
@@ -68,6 +76,14 @@ def test_create_answers_with_everything_the_contract_names(
         ({"min_replicas": 9}, "min_replicas"),
         ({"autoscaling": {"gpu_percent": 50}}, "autoscaling.gpu_percent"),
         ({"autoscaling": {"cpu_percent": 0}}, "autoscaling.cpu_percent"),
+        ({"autoscaling": {"cpu_percent": 101}}, "autoscaling.cpu_percent"),
+        ({"autoscaling": {"cpu_percent": 70.5}}, "autoscaling.cpu_percent"),
+        ({"autoscaling": {"cpu_percent": "many"}}, "autoscaling.cpu_percent"),
+        ({"autoscaling": {"latency_ms": 10**30}}, "autoscaling.latency_ms"),
+        ({"autoscaling": {"in_flight": 0}}, "autoscaling.in_flight"),
+        ({"autoscaling": {"scale_up_after_s": -1}}, "autoscaling.scale_up_after_s"),
+        ({"autoscaling": {"scale_down_after_s": 3601}}, "autoscaling.scale_down_after_s"),
+        ({"min_replicas": 0}, "autoscaling.idle_timeout_s"),
     ],
 )
 def test_bad_input_is_a_problem_with_its_field(
@@ -95,6 +111,28 @@ def test_patch_of_counts_makes_no_revision_and_of_the_instance_type_does(
     assert (got["instance_type"], got["revision"]) == ("a1-standard-2x8", 2)
     history = editor_client.get(f"{url}revisions/").json()["results"]
     assert [item["number"] for item in history] == [2, 1]
+
+
+def test_times_of_scaling_have_defaults_that_null_brings_back(
+    editor_client: Client, editor_actor: Actor
+) -> None:
+    body = body_for(editor_actor)
+    del body["autoscaling"]
+    made = editor_client.post(URL, body, content_type="application/json").json()
+    times = ("scale_up_after_s", "scale_down_after_s")
+    assert [made["autoscaling"][name] for name in times] == [15, 300]
+    url = f"{URL}{made['id']}/"
+
+    def patched(**changes: Any) -> Any:
+        return editor_client.patch(url, {"autoscaling": changes}, content_type="application/json").json()[
+            "autoscaling"
+        ]
+
+    got = patched(scale_up_after_s=0, scale_down_after_s=60, in_flight=4)
+    assert (got["scale_up_after_s"], got["scale_down_after_s"], got["in_flight"]) == (0, 60, 4)
+    got = patched(scale_up_after_s=None)
+    assert (got["scale_up_after_s"], got["scale_down_after_s"], got["in_flight"]) == (15, 60, 4)
+    assert Endpoint.objects.get().revisions.count() == 1
 
 
 def test_the_region_of_an_endpoint_stays(editor_client: Client, editor_actor: Actor) -> None:
