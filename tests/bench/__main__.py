@@ -25,6 +25,8 @@ GROUPS = {
     "many": "tests.bench.many",
     "paint": "tests.bench.paint",
     "rollout": "tests.bench.rollout",
+    "scaling": "tests.bench.scaling",
+    "wake": "tests.bench.wake",
     "sweep": "tests.bench.sweep",
     "snapshot": "tests.bench.snapshot",
     "listing": "tests.bench.listing",
