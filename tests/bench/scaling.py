@@ -1,4 +1,4 @@
-"""A load step that breaks a threshold: how long until the new replica takes traffic, beside its container's own start."""
+"""A load step beyond a threshold: when the new replica takes traffic, its container's own start left out."""
 
 from __future__ import annotations
 
@@ -25,24 +25,28 @@ SETTINGS = {
 def run() -> list[Result]:
     """The longest of a few steps that come at different moments of the rounds in which is measured."""
     above, starts, failures = [], [], 0
-    with tempfile.TemporaryDirectory(prefix="berth-bench-") as folder:
-        with stage(Path(folder), **SETTINGS) as (today, endpoint):
-            url = f"http://localhost:{today.where.gateway_port}/v1/{endpoint}"
-            second = f"get({endpoint!r}).replicas.filter(slot=2, state='ready').exclude(routed_at=None)"
-            alone = f"not get({endpoint!r}).replicas.filter(slot=2).exclude(state__in=['stopped', 'failed']).exists()"
-            for number in range(STEPS):
-                time.sleep(number * 1.7)
-                load = Load(url, today.token(), streams=8, stream_s=1, shorts=0, pause_s=0)
-                began = time.time()
-                with load:
-                    eventually(lambda: today.hand.do(f"{second}.count()"), "a second replica serves", 120)
-                    routed, started, ready = today.hand.do(
-                        f"[t.timestamp() for t in {second}.values_list('routed_at', 'started_at', 'ready_at').get()]"
-                    )
-                    starts.append(ready - started)
-                    above.append(routed - began - starts[-1])
-                failures += len(load.tally.failures)
-                eventually(lambda: today.hand.do(alone), "one replica again", 120)
+    with (
+        tempfile.TemporaryDirectory(prefix="berth-bench-") as folder,
+        stage(Path(folder), **SETTINGS) as (today, endpoint),
+    ):
+        url = f"http://localhost:{today.where.gateway_port}/v1/{endpoint}"
+        second = f"get({endpoint!r}).replicas.filter(slot=2, state='ready').exclude(routed_at=None)"
+        alone = (
+            f"not get({endpoint!r}).replicas.filter(slot=2).exclude(state__in=['stopped', 'failed']).exists()"
+        )
+        for number in range(STEPS):
+            time.sleep(number * 1.7)
+            load = Load(url, today.token(), streams=8, stream_s=1, shorts=0, pause_s=0)
+            began = time.time()
+            with load:
+                eventually(lambda: today.hand.do(f"{second}.count()"), "a second replica serves", 120)
+                routed, started, ready = today.hand.do(
+                    f"[t.timestamp() for t in {second}.values_list('routed_at', 'started_at', 'ready_at').get()]"
+                )
+                starts.append(ready - started)
+                above.append(routed - began - starts[-1])
+            failures += len(load.tally.failures)
+            eventually(lambda: today.hand.do(alone), "one replica again", 120)
     goal = NOTICED_S + STABLE_S
     return [
         Result("load step → new replica takes traffic, its start left out, longest", round(max(above), 1), "s",

@@ -1,4 +1,4 @@
-"""The first request to an endpoint that sleeps, beside the same container started bare and polled until it is healthy."""
+"""The first request to an endpoint that sleeps, beside the same container started bare and polled until healthy."""
 
 from __future__ import annotations
 

@@ -41,11 +41,13 @@ def sleep(endpoint: Endpoint) -> None:
 def first_byte(url: str, headers: dict[str, str]) -> float:
     """Seconds from sending a request to its answer's head."""
     began = time.perf_counter()
-    with httpx.Client(timeout=120, trust_env=False) as client:
-        with client.stream("POST", f"{url}/v1/embeddings", json=BODY, headers=headers) as answer:
-            took = time.perf_counter() - began
-            assert answer.status_code == 200, answer.read()
-            answer.read()
+    with (
+        httpx.Client(timeout=120, trust_env=False) as client,
+        client.stream("POST", f"{url}/v1/embeddings", json=BODY, headers=headers) as answer,
+    ):
+        took = time.perf_counter() - began
+        assert answer.status_code == 200, answer.read()
+        answer.read()
     return took
 
 
