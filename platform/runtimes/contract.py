@@ -7,7 +7,7 @@ A driver holds no state that matters: what runs is what the engine says. Every c
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -227,6 +227,29 @@ class GpuUse:
 ALL_GPUS = "all"
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a running container has used.
+
+    cpu_seconds    of all its processes since it started, the ended ones too where the runtime knows of them
+    memory_bytes   without file pages that the kernel may drop: what `docker stats` shows
+    at             when it was read, on this machine's steady clock (time.monotonic), seconds
+    """
+
+    cpu_seconds: float
+    memory_bytes: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class GpuLoad:
+    """How busy a GPU is. utilisation: per cent of the driver's last sample in which anything ran on it, whoever's."""
+
+    utilisation: float
+    memory_used: int
+    memory_total: int
+
+
 class Runtime(Protocol):
     """Where replicas run."""
 
@@ -243,6 +266,17 @@ class Runtime(Protocol):
 
         Raises RuntimeUnreachable, or RuntimeFailure when the GPUs' driver fails.
         """
+
+    def usage(self, names: Collection[str] | None = None) -> Mapping[str, Usage]:
+        """What this installation's running containers have used, by name; of `names` only, where they are given.
+
+        One that does not run, or ends meanwhile, is left out, as is one of which the system tells nothing.
+        Raises RuntimeUnreachable.
+        """
+
+    def gpu_load(self) -> Mapping[str, GpuLoad]:
+        """Load of the GPUs that this machine's driver tells of, by UUID; one that has no figure of its own (cut into
+        MIG slices) is left out. Empty without a driver. Raises RuntimeFailure when the driver fails."""
 
     def has_image(self, image: str) -> bool:
         """Whether `start` could run without a pull. A runtime without images says True."""

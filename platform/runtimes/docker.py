@@ -14,7 +14,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from runtimes.contract import (
     LOCAL_NODE,
     ContainerSpec,
     ContainerState,
+    GpuLoad,
     GpuUse,
     Listener,
     LogLine,
@@ -37,6 +38,7 @@ from runtimes.contract import (
     RegistryAuth,
     RuntimeEvent,
     RuntimeInfo,
+    Usage,
 )
 from runtimes.docker_client import Client, connect, is_local_socket
 from runtimes.docker_errors import from_api, is_address_taken, is_missing, is_missing_network, translated
@@ -46,6 +48,7 @@ from runtimes.docker_network import Networks
 from runtimes.docker_observe import chosen_address, container_state, observation
 from runtimes.docker_pull import pull_image
 from runtimes.docker_spec import container_config
+from runtimes.docker_usage import Usages
 from runtimes.errors import InvalidSpec, RuntimeFailure, RuntimeUnreachable
 
 log = logging.getLogger(__name__)
@@ -93,6 +96,7 @@ class DockerRuntime:
         self._clients = threading.local()
         # What containers were made with never changes: each is asked about once.
         self._containers: dict[str, dict[str, Any]] = {}
+        self._usages = Usages(self._api, base_url)
 
     def info(self) -> RuntimeInfo:
         with translated():
@@ -127,6 +131,12 @@ class DockerRuntime:
         self._containers = {name: facts for name, facts in known.items() if facts is not None}
         computing = gpus.processes() if is_local_socket(self._base_url) else ()
         return uses(self._containers.values(), computing, self._owner)
+
+    def usage(self, names: Collection[str] | None = None) -> dict[str, Usage]:
+        return self._usages.read(f"{LABEL_OWNER}={self._owner}", names)
+
+    def gpu_load(self) -> dict[str, GpuLoad]:
+        return gpus.loads() if is_local_socket(self._base_url) else {}
 
     # ---- images
 

@@ -11,7 +11,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -21,6 +21,7 @@ from runtimes.contract import (
     Address,
     ContainerSpec,
     ContainerState,
+    GpuLoad,
     GpuUse,
     Listener,
     LogLine,
@@ -30,6 +31,7 @@ from runtimes.contract import (
     RegistryAuth,
     RuntimeEvent,
     RuntimeInfo,
+    Usage,
 )
 from runtimes.errors import (
     CommandNotFound,
@@ -46,6 +48,21 @@ from runtimes.errors import (
 SIGKILL = 137
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a container does from `since` (steady seconds) on: how many cores it keeps busy, how much memory it holds.
+    `done`: CPU-seconds before that."""
+
+    cores: float = 0.0
+    memory_bytes: int = 0
+    done: float = 0.0
+    since: float = field(default_factory=time.monotonic)
+
+    def usage(self) -> Usage:
+        now = time.monotonic()
+        return Usage(self.done + self.cores * (now - self.since), self.memory_bytes, now)
+
+
 @dataclass
 class Container:
     """One container of the fake engine."""
@@ -53,6 +70,7 @@ class Container:
     spec: ContainerSpec
     seen: Observation
     lines: list[str] = field(default_factory=list)
+    work: Work = field(default_factory=lambda: Work())
 
 
 class FakeEngine:
@@ -62,6 +80,7 @@ class FakeEngine:
     outage          set: every call fails with it (UNREACHABLE, NO_SPACE …)
     nodes           its machines; none: one called "local", of `cpus` and `memory_bytes`
     strangers       who else is on its GPUs
+    gpu_loads       how busy its GPUs are; set to a failure: the driver fails with it
     failing_starts  taken one a start of a new container, first come, first raised
     failing_pulls   taken one a pull
     pull_steps      what a successful pull reports
@@ -84,6 +103,7 @@ class FakeEngine:
         self.cpus, self.memory_bytes = 64, 1 << 38
         self.nodes: list[NodeFacts] = []
         self.strangers: list[GpuUse] = []
+        self.gpu_loads: dict[str, GpuLoad] | RuntimeFailure = {}
         self.containers: dict[str, Container] = {}
         self.open_ports: dict[str, tuple[Listener, ...]] = {}
         self.networks: set[tuple[str, str]] = set()  # (owner, key)
@@ -112,6 +132,15 @@ class FakeEngine:
     def listens(self, name: str, *ports: int, loopback: bool = False) -> None:
         """From now on the container is known to listen on these ports and on no other."""
         self.open_ports[name] = tuple(Listener(port, loopback) for port in sorted(ports))
+
+    def works(self, name: str, *, cores: float = 0.0, memory_bytes: int = 0) -> None:
+        """From now on the container keeps so many cores busy and holds so much memory."""
+        container = self.containers[name]
+        container.work = Work(cores, memory_bytes, container.work.usage().cpu_seconds)
+
+    def counts_anew(self, name: str) -> None:
+        """The container's counters begin at 0 again."""
+        self.containers[name].work = replace(self.containers[name].work, done=0.0, since=time.monotonic())
 
     def vanishes(self, name: str) -> None:
         """Somebody removed the container behind our back."""
@@ -160,7 +189,7 @@ BAD_SPEC = InvalidSpec("Minimum memory limit allowed is 6MB")
 
 class FakeRuntime:
     """A driver of a `FakeEngine`. Commands that do something by themselves: ("exit", code), ("hog",), ("lines", n),
-    ("missing",) for a program that the image does not have.
+    ("burn", cores), ("hold", bytes), ("missing",) for a program that the image does not have.
     """
 
     kind = "fake"
@@ -187,6 +216,22 @@ class FakeRuntime:
             for c in running
             for gpu in c.spec.gpu_ids
         ] + self.engine.strangers
+
+    def usage(self, names: Collection[str] | None = None) -> dict[str, Usage]:
+        self._reach()
+        with self.engine.lock:
+            found = list(self.engine.containers.values())
+        return {
+            item.spec.name: item.work.usage()
+            for item in found
+            if item.seen.state is ContainerState.RUNNING and item.seen.labels[LABEL_OWNER] == self._owner
+            if names is None or item.spec.name in names
+        }
+
+    def gpu_load(self) -> dict[str, GpuLoad]:
+        if isinstance(self.engine.gpu_loads, RuntimeFailure):
+            raise self.engine.gpu_loads
+        return dict(self.engine.gpu_loads)
 
     def has_image(self, image: str) -> bool:
         self._reach()
@@ -254,6 +299,10 @@ class FakeRuntime:
             case ("lines", count):
                 container.lines += [f"line {number}" for number in range(int(count))]
                 self.engine.exits(container.spec.name, 0)
+            case ("burn", cores):
+                self.engine.works(container.spec.name, cores=float(cores))
+            case ("hold", size):
+                self.engine.works(container.spec.name, memory_bytes=int(size))
             case ("missing",):
                 error = CommandNotFound('exec: "missing": executable file not found in $PATH').evidence
                 self.engine.exits(container.spec.name, 127)

@@ -17,11 +17,12 @@ from typing import Any
 
 import pynvml
 
-from runtimes.contract import GpuFacts
+from runtimes.contract import GpuFacts, GpuLoad
 from runtimes.errors import RuntimeFailure
 
 log = logging.getLogger(__name__)
 _lock = threading.Lock()  # nvmlInit and nvmlShutdown count their calls, but not from several threads at once
+_unsupported = (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_NO_PERMISSION)
 _no_driver = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
 
 # What a product's name says beyond its model: makers, families, memory sizes, ways of mounting it.
@@ -59,6 +60,24 @@ def processes() -> tuple[GpuProcess, ...]:
                 # None where the driver does not tell (in some virtual machines)
                 found.append(GpuProcess(uuid, int(item.pid), int(item.usedGpuMemory or 0)))
     return tuple(found)
+
+
+def loads() -> dict[str, GpuLoad]:
+    """How busy each is, by UUID; one that does not tell (cut into MIG slices) is left out. Raises as `gpus` does."""
+    found = {}
+    with _nvml() as there:
+        for index in range(pynvml.nvmlDeviceGetCount() if there else 0):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            try:
+                busy = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+                memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            except pynvml.NVMLError as error:
+                if error.value in _unsupported:
+                    continue
+                raise
+            uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
+            found[uuid] = GpuLoad(float(busy), int(memory.used), int(memory.total))
+    return found
 
 
 def model_of(name: str) -> str:

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ from runtimes.contract import (
     Address,
     ContainerSpec,
     ContainerState,
+    GpuLoad,
     GpuUse,
     Listener,
     LogLine,
@@ -46,6 +47,7 @@ from runtimes.contract import (
     RegistryAuth,
     RuntimeEvent,
     RuntimeInfo,
+    Usage,
 )
 from runtimes.errors import InvalidSpec, PortTaken, RuntimeFailure, RuntimeUnreachable
 from runtimes.images import LLAMA_CPP_SERVER
@@ -64,6 +66,7 @@ from runtimes.process_files import (
 )
 from runtimes.process_gpus import uses
 from runtimes.process_logs import follow, whole
+from runtimes.process_usage import usage_of
 
 log = logging.getLogger(__name__)
 # Below the range from which kernels pick ports for outgoing connections (Linux 32768, macOS 49152).
@@ -111,15 +114,28 @@ class ProcessRuntime:
         return [NodeFacts(LOCAL_NODE, facts.cpus, facts.memory_bytes, found)]
 
     def gpu_use(self) -> builtins.list[GpuUse]:
+        groups = self._groups()
+        with translated():
+            given = {name: self._gpus_given(name) for name in groups}
+        return uses(given, {group: name for name, group in groups.items()}, gpus.processes())
+
+    def usage(self, names: Collection[str] | None = None) -> dict[str, Usage]:
+        """Nothing where there is no /proc."""
+        groups = self._groups()
+        return usage_of({name: group for name, group in groups.items() if names is None or name in names})
+
+    def gpu_load(self) -> dict[str, GpuLoad]:
+        return gpus.loads()
+
+    def _groups(self) -> dict[str, int]:
+        """Our running replicas → the process group that each is."""
         running = [item.name for item in self.list() if item.state is ContainerState.RUNNING]
         with translated():
-            given = {name: self._gpus_given(name) for name in running}
-            groups = {
-                int(began["pid"]): name
+            return {
+                name: int(began["pid"])
                 for name in running
                 if (began := read_json(self._folder(name) / "started.json"))
             }
-        return uses(given, groups, gpus.processes())
 
     def _gpus_given(self, name: str) -> builtins.list[str]:
         run = read_json(self._folder(name) / "run.json") or {}

@@ -39,6 +39,23 @@ def hog() -> None:
         time.sleep(0.01)
 
 
+def burn(cores: str) -> None:
+    """Keep so many cores busy, with children that work in this process's stead."""
+    for _ in range(int(cores)):
+        if os.fork() == 0:
+            while True:
+                pass
+    print("burning", flush=True)
+    time.sleep(600)
+
+
+def hold(size: str) -> None:
+    """Keep that many bytes."""
+    held = bytearray(b"x") * int(size)
+    print("holding", len(held), flush=True)
+    time.sleep(600)
+
+
 def lines(count: str) -> None:
     for number in range(int(count)):
         print("line", number)
@@ -123,6 +140,8 @@ if __name__ == "__main__":
         "serve": serve,
         "deaf": deaf,
         "hog": hog,
+        "burn": burn,
+        "hold": hold,
         "lines": lines,
         "flood": flood,
         "long": long,

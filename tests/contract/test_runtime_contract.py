@@ -345,6 +345,7 @@ def _ask_everything(runtime: Runtime, driver: Driver) -> None:
         lambda: runtime.info() if runtime.kind != "process" else runtime.list(),
         lambda: runtime.observe(spec.name),
         lambda: runtime.list(),
+        lambda: runtime.usage(),
         lambda: runtime.start(spec),
         lambda: runtime.stop(spec.name),
         lambda: runtime.remove(spec.name),

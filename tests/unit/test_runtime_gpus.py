@@ -10,7 +10,7 @@ import pynvml
 import pytest
 
 from runtimes import gpus, process_gpus
-from runtimes.contract import ALL_GPUS, GpuFacts, GpuUse
+from runtimes.contract import ALL_GPUS, GpuFacts, GpuLoad, GpuUse
 from runtimes.docker_gpus import gpus_given, uses
 from runtimes.errors import RuntimeFailure
 from runtimes.gpus import GpuProcess, container_of, model_of, program_of
@@ -53,7 +53,10 @@ class Driver:
             "nvmlDeviceGetHandleByIndex": lambda index: cards[index],
             "nvmlDeviceGetUUID": lambda card: card["uuid"],
             "nvmlDeviceGetName": lambda card: card["name"],
-            "nvmlDeviceGetMemoryInfo": lambda card: SimpleNamespace(total=card["memory"]),
+            "nvmlDeviceGetMemoryInfo": lambda card: SimpleNamespace(
+                total=card["memory"], used=card.get("used")
+            ),
+            "nvmlDeviceGetUtilizationRates": self.busy,
             "nvmlDeviceGetComputeRunningProcesses": lambda card: card.get("processes", []),
         }.items():
             monkeypatch.setattr(pynvml, name, self.answering(answer))
@@ -65,6 +68,12 @@ class Driver:
             return answer(*arguments)
 
         return call
+
+    @staticmethod
+    def busy(card: dict[str, Any]) -> Any:
+        if "busy" not in card:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return SimpleNamespace(gpu=card["busy"], memory=1)
 
     def init(self) -> None:
         self.open += 1
@@ -88,6 +97,19 @@ def test_gpus_and_who_computes_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert driver.open == 0
 
 
+def test_how_busy_they_are_and_one_in_slices_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(
+        monkeypatch,
+        {"uuid": b"GPU-a", "name": "NVIDIA A40", "memory": 46, "used": 12, "busy": 37},
+        {"uuid": "GPU-mig", "name": "NVIDIA H100 PCIe", "memory": 80, "used": 1},
+    )
+    assert gpus.loads() == {"GPU-a": GpuLoad(37.0, 12, 46)}
+    driver.fails = pynvml.NVML_ERROR_GPU_IS_LOST
+    with pytest.raises(RuntimeFailure, match=r"driver failed"):
+        gpus.loads()
+    assert driver.open == 0
+
+
 def test_a_driver_that_fails_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(monkeypatch, {"uuid": "GPU-a", "name": "NVIDIA A40", "memory": 46})
     driver.fails = pynvml.NVML_ERROR_GPU_IS_LOST
@@ -107,6 +129,7 @@ def test_a_machine_without_a_driver_has_none_and_says_nothing(
     monkeypatch.setattr(pynvml, "nvmlInit", absent)
     assert gpus.gpus() == ()
     assert gpus.processes() == ()
+    assert gpus.loads() == {}
     assert not caplog.records
 
 
