@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from gateway.figures import Bins, add_bins, pack_bins, unpack_bins
+from gateway.figures import CLASSES, Bins, add_bins
 
 # Slot lengths in seconds → for how long such samples are kept.
 RESOLUTIONS = {5: 3600, 60: 86_400, 900: 90 * 86_400}
@@ -36,8 +37,8 @@ class ReplicaFigures:
     tokens_out: float | None = None
 
     def pack(self) -> list[float | None]:
-        """In the order of the fields; what is not known at the end is left out."""
-        values = [_rounded(getattr(self, item.name)) for item in fields(self)]
+        """In the order of the fields, to a tenth; what is not known at the end is left out."""
+        values = [_rounded(getattr(self, name), 1) for name in COLUMNS]
         while values and values[-1] is None:
             values.pop()
         return values
@@ -46,6 +47,11 @@ class ReplicaFigures:
     def unpack(cls, values: Sequence[float | None]) -> Self:
         """From `pack`'s."""
         return cls(*values)
+
+
+COLUMNS = tuple(item.name for item in fields(ReplicaFigures))
+# Those of which an endpoint has the sum of its replicas', where of the others it has their mean.
+SUMMED = frozenset({"running", "queued", "tokens_in", "tokens_out"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,42 +87,88 @@ class Sample:
     replica_seconds: float = 0.0
     replicas: Mapping[str, ReplicaFigures] = field(default_factory=dict)
 
-    def pack(self) -> dict[str, Any]:
-        """For the database. Short names: there are many of them. What is empty or 0 is left out."""
+    def pack(self, prefix: str = "") -> dict[str, Any]:
+        """For the database. Short names: there are many of them. What is empty or 0 is left out.
+
+        prefix   what the names of the endpoint's replicas begin with as a rule; it is not repeated
+        """
         packed = {
-            "s": _rounded(self.seconds),
-            "a": dict(self.answered),
-            "d": pack_bins(self.duration),
-            "f": pack_bins(self.first_byte),
-            "w": pack_bins(self.waiting),
-            "i": _rounded(self.in_flight),
+            "s": _known(self.seconds),
+            "a": _trimmed([self.answered.get(name, 0) for name in CLASSES]),
+            "d": pack_dense(self.duration),
+            "f": pack_dense(self.first_byte),
+            "w": pack_dense(self.waiting),
+            "i": _known(self.in_flight),
             "m": self.in_flight_max,
-            "n": [self.wanted, _rounded(self.ready), self.low, self.high],
-            "c": _rounded(self.replica_seconds),
-            "r": {name: item.pack() for name, item in self.replicas.items()},
+            "n": _trimmed([self.wanted, _known(self.ready), self.low, self.high]),
+            "c": _known(self.replica_seconds),
+            "r": {_shortened(name, prefix): item.pack() for name, item in self.replicas.items()},
         }
         return {name: value for name, value in packed.items() if value}
 
     @classmethod
-    def unpack(cls, at: int, data: Mapping[str, Any]) -> Self:
-        """From `pack`'s."""
-        wanted, ready, low, high = data.get("n", (0, 0, 0, 0))
+    def unpack(cls, at: int, data: Mapping[str, Any], prefix: str = "") -> Self:
+        """From `pack`'s with the same prefix."""
+        get = data.get
+        wanted, ready, low, high = (*get("n", ()), 0, 0, 0, 0)[:4]
         return cls(
             at,
-            data.get("s", 0.0),
-            data.get("a", {}),
-            unpack_bins(data.get("d", {})),
-            unpack_bins(data.get("f", {})),
-            unpack_bins(data.get("w", {})),
-            data.get("i", 0.0),
-            data.get("m", 0),
+            get("s", 0.0),
+            {name: count for name, count in zip(CLASSES, get("a", ()), strict=False) if count},
+            unpack_dense(get("d", ())),
+            unpack_dense(get("f", ())),
+            unpack_dense(get("w", ())),
+            get("i", 0.0),
+            get("m", 0),
             wanted,
             ready,
             low,
             high,
-            data.get("c", 0.0),
-            {name: ReplicaFigures.unpack(values) for name, values in data.get("r", {}).items()},
+            get("c", 0.0),
+            {
+                prefix + name[1:] if name[:1] == _AS_USUAL else name: ReplicaFigures(*values)
+                for name, values in get("r", {}).items()
+            },
         )
+
+
+_AS_USUAL = "~"  # in the place of the prefix; no container's name begins with it
+
+
+def _shortened(name: str, prefix: str) -> str:
+    return _AS_USUAL + name[len(prefix) :] if prefix and name.startswith(prefix) else name
+
+
+def pack_dense(bins: Bins) -> list[float]:
+    """[first bin, its count, the next one's count, …], with -n for n empty bins; [] for nothing. Half of pack_bins's
+    room: neighbours are the rule."""
+    packed: list[float] = []
+    after = 0
+    for number in sorted(bins):
+        count = bins[number]
+        if not count > 0:
+            continue
+        if not packed:
+            packed.append(number)
+        elif number > after:
+            packed.append(after - number)
+        packed.append(_rounded(count, 3) or 0.001)
+        after = number + 1
+    return packed
+
+
+def unpack_dense(data: Sequence[float]) -> dict[int, float]:
+    """From `pack_dense`'s."""
+    bins: dict[int, float] = {}
+    if data:
+        number = int(data[0])
+        for count in data[1:]:
+            if count < 0:
+                number -= int(count)
+            else:
+                bins[number] = count
+                number += 1
+    return bins
 
 
 def merge(at: int, samples: Iterable[Sample]) -> Sample:
@@ -156,19 +208,37 @@ def _replicas(samples: Sequence[Sample]) -> dict[str, ReplicaFigures]:
     for sample in reversed(samples):  # the newest first: they stay where there are too many
         for name, item in sample.replicas.items():
             by_name.setdefault(name, []).append(item)
-    return {name: _mean(items) for name, items in list(by_name.items())[:REPLICAS_KEPT]}
+    present = sum(1 for sample in samples if sample.replicas)
+    kept = list(by_name.items())[:REPLICAS_KEPT]
+    return {name: _mean(items, present) for name, items in kept}
 
 
-def _mean(items: Sequence[ReplicaFigures]) -> ReplicaFigures:
+def _mean(items: Sequence[ReplicaFigures], present: int) -> ReplicaFigures:
+    """Over the time in which it told; of what is summed up over replicas over all the time in which any did: one that
+    ran for half of it has done half as much. present: samples with replicas in them."""
+    if len(items) == 1 and present == 1:
+        return items[0]
     means: dict[str, float] = {}
-    for column in fields(ReplicaFigures):
-        known = [value for item in items if (value := getattr(item, column.name)) is not None]
+    for name in COLUMNS:
+        known = [value for item in items if (value := getattr(item, name)) is not None]
         if known:
-            means[column.name] = sum(known) / len(known)
+            absent = present - len(items) if name in SUMMED else 0
+            means[name] = sum(known) / (len(known) + absent)
     return ReplicaFigures(**means)
 
 
-def _rounded(value: float | None) -> float | None:
-    if value is None:
+def _trimmed(values: list[float]) -> list[float]:
+    while values and not values[-1]:
+        values.pop()
+    return values
+
+
+def _known(value: float) -> float:
+    return _rounded(value, 2) or 0
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    """What is no number is not known: neither database takes NaN in JSON."""
+    if value is None or not math.isfinite(value):
         return None
-    return int(value) if value == int(value) else round(value, 2)
+    return int(value) if value == int(value) else round(value, digits)

@@ -7,16 +7,25 @@ from django.utils.translation import gettext_lazy as _
 
 
 class MetricSeries(models.Model):
-    """A small number for an endpoint, so that its many samples do not repeat its long id."""
+    """A small number for an endpoint, so that its many samples do not repeat its long id.
 
-    endpoint = models.OneToOneField("endpoints.Endpoint", models.CASCADE, related_name="series")
+    endpoint    None once it is deleted: its samples, too many to go with it at once, are removed bit by bit, then this
+    totals      all that was ever counted, as endpoints.metrics.totals packs it; "" before the first request
+    counted_at  the newest slot that `totals` has in it, seconds since 1970
+    removed     how many spans of samples of a deleted endpoint are removed already
+    """
+
+    endpoint = models.OneToOneField("endpoints.Endpoint", models.SET_NULL, null=True, related_name="series")
+    totals = models.TextField(blank=True, default="")
+    counted_at = models.PositiveBigIntegerField(default=0)
+    removed = models.PositiveSmallIntegerField(default=0)
 
     class Meta:
         verbose_name = _("metric series")
         verbose_name_plural = _("metric series")
 
     def __str__(self) -> str:
-        return self.endpoint_id
+        return self.endpoint_id or ""
 
 
 class MetricSample(models.Model):
@@ -24,22 +33,26 @@ class MetricSample(models.Model):
 
     resolution   length of the slot, seconds: one of endpoints.metrics.sample.RESOLUTIONS
     at           its beginning, seconds since 1970, a multiple of `resolution`
-    figures      endpoints.metrics.sample.Sample as it packs itself
+    series       no constraint of the database: a constraint needs an index that begins with the series, and every
+                 round would then write to as many pages of it as there are endpoints
+    figures      endpoints.metrics.sample.Sample as it packs itself, JSON; as text, which takes half of jsonb's room
     """
 
-    series = models.ForeignKey(MetricSeries, models.CASCADE, related_name="samples", db_index=False)
+    series = models.ForeignKey(
+        MetricSeries, models.DO_NOTHING, related_name="samples", db_index=False, db_constraint=False
+    )
     resolution = models.PositiveSmallIntegerField()
     at = models.PositiveBigIntegerField()
-    figures = models.JSONField()
+    figures = models.TextField()
 
     class Meta:
         verbose_name = _("metric sample")
         verbose_name_plural = _("metric samples")
+        # In the order of time: a round appends, and what is too old goes from the other end. One endpoint's samples
+        # are looked up slot by slot, for all slots of a span are known.
         constraints = [
-            models.UniqueConstraint(fields=["series", "resolution", "at"], name="metric_sample_once")
+            models.UniqueConstraint(fields=["resolution", "at", "series"], name="metric_sample_in_slot")
         ]
-        # Old samples are removed by age alone.
-        indexes = [models.Index(fields=["resolution", "at"], name="metric_sample_age")]
 
     def __str__(self) -> str:
         return f"{self.series_id} {self.resolution} {self.at}"
