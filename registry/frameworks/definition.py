@@ -25,6 +25,7 @@ T = TypeVar("T")
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _PATH = re.compile(r"/[!-~]*")
+_SERIES = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*")  # https://prometheus.io/docs/concepts/data_model/
 TEXT = r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}"  # what a text setting may be unless it says otherwise
 
 
@@ -69,13 +70,40 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where the model server tells how it does, in Prometheus' text format, and what it calls things. Of several names,
+    and of one with several sets of labels, the sum counts (of `kv_cache` the mean); () where it does not tell.
+
+    port            0: the same as the definition's
+    source          the page or file of this version that the names are from
+    running         requests that are computed
+    queued          requests that wait inside the server
+    kv_cache        how full the cache is; `kv_cache_full` is the value of a full one
+    tokens_in, tokens_out   tokens read from prompts and generated since the server started
+    """
+
+    path: str
+    source: str
+    port: int = 0
+    running: tuple[str, ...] = ()
+    queued: tuple[str, ...] = ()
+    kv_cache: tuple[str, ...] = ()
+    kv_cache_full: float = 1.0
+    tokens_in: tuple[str, ...] = ()
+    tokens_out: tuple[str, ...] = ()
+
+
+_SERIES_OF = ("running", "queued", "kv_cache", "tokens_in", "tokens_out")
+
+
+@dataclass(frozen=True, slots=True)
 class FrameworkDefinition:
     """Everything the platform knows of a framework.
 
     image         "" where the model names its own; images: by GPU model, or "gpu" for any GPU
     program       the process runtime's program, "" if it cannot run without a container
     entrypoint    None: the image's own
-    metrics_port  0: the same as `port`
+    metrics     None: the server tells nothing
     weights_target  where the model's files are mounted, "" if the image carries them
     """
 
@@ -94,8 +122,7 @@ class FrameworkDefinition:
     program: str = ""
     entrypoint: tuple[str, ...] | None = None
     arguments: tuple[Argument, ...] = ()
-    metrics_path: str = ""
-    metrics_port: int = 0
+    metrics: Metrics | None = None
     start_timeout_s: int = 600
     stop_grace_s: int = 10
     weights_target: str = ""
@@ -125,6 +152,10 @@ def parse(data: Mapping[str, Any]) -> FrameworkDefinition:
     values = dict(data)
     values["settings"] = tuple(_setting(item) for item in values.get("settings", ()))
     values["arguments"] = tuple(_argument(item) for item in values.get("arguments", ()))
+    values["metrics"] = _metrics(values["metrics"]) if values.get("metrics") is not None else None
+    # Files that were written for the version before `metrics` named them; nothing ever read them.
+    for key in ("metrics_path", "metrics_port"):
+        values.pop(key, None)
     for key in ("accepts", "device_kinds", "tasks", "entrypoint"):
         if isinstance(values.get(key), list):
             values[key] = tuple(values[key])
@@ -153,6 +184,26 @@ def _setting(data: Any) -> Setting:
     return setting
 
 
+def _metrics(data: Any) -> Metrics:
+    values = dict(data) if isinstance(data, Mapping) else {}
+    for key in _SERIES_OF:
+        names = values.get(key, [])
+        _require(isinstance(names, list | tuple), f"metrics.{key}", "a list of names")
+        for name in names:
+            known = isinstance(name, str) and _SERIES.fullmatch(name)
+            _require(known, f"metrics.{key}", f"{name!r} is no name of a series")
+        values[key] = tuple(names)
+    metrics = _build(Metrics, values, "metrics")
+    _require(
+        isinstance(metrics.path, str) and _PATH.fullmatch(metrics.path), "metrics.path", "must start with /"
+    )
+    _require(isinstance(metrics.port, int) and 0 <= metrics.port < 65536, "metrics.port", "0 to 65535")
+    _require(str(metrics.source).startswith("https://"), "metrics.source", "cite the documentation")
+    _require(metrics.kv_cache_full in (1, 100), "metrics.kv_cache_full", "1 or 100")
+    _require(any(getattr(metrics, key) for key in _SERIES_OF), "metrics", "names nothing")
+    return metrics
+
+
 def _argument(data: Any) -> Argument:
     values = dict(data) if isinstance(data, Mapping) else {}
     values["args"] = tuple(values.get("args", ()))
@@ -176,13 +227,7 @@ def _check(definition: FrameworkDefinition) -> None:
         chosen = getattr(definition, name)
         _require(chosen and set(chosen) <= set(get_args(kinds)), name, f"some of {get_args(kinds)}")
     _require(0 < definition.port < 65536, "port", "1 to 65535")
-    _require(0 <= definition.metrics_port < 65536, "metrics_port", "0 to 65535")
     _require(_PATH.fullmatch(definition.health_path), "health_path", "must start with /")
-    _require(
-        not definition.metrics_path or _PATH.fullmatch(definition.metrics_path),
-        "metrics_path",
-        "must start with /",
-    )
     _require(
         bool(definition.image) != (definition.accepts == ("image",)),
         "image",

@@ -60,6 +60,15 @@ def test_max_sequences_is_256_for_vllm() -> None:
         ({"arguments": [{"args": ["--x", "{nonsense}"], "source": "https://a"}]}, "nonsense"),
         ({"arguments": [{"args": ["--x", "{{port}}"], "source": "https://a"}]}, "brace"),
         ({"arguments": [{"args": ["--x"], "source": "because"}]}, "cite"),
+        ({"metrics": {"path": "metrics", "source": "https://a", "queued": ["q"]}}, "metrics.path"),
+        ({"metrics": {"path": "/m", "source": "https://a", "queued": ["no name"]}}, "metrics.queued"),
+        ({"metrics": {"path": "/m", "source": "https://a", "queued": "q"}}, "metrics.queued"),
+        ({"metrics": {"path": "/m", "source": "https://a"}}, "names nothing"),
+        ({"metrics": {"path": "/m", "source": "because", "queued": ["q"]}}, "metrics.source"),
+        ({"metrics": {"path": "/m", "source": "https://a", "queued": ["q"], "port": 70000}}, "metrics.port"),
+        ({"metrics": {"path": "/m", "source": "https://a", "queued": ["q"], "colour": "red"}}, "colour"),
+        ({"metrics": {"path": "/m", "source": "https://a", "queued": ["q"], "kv_cache_full": 2}}, "full"),
+        ({"metrics": {"queued": ["q"]}}, "metrics"),
         ({"arguments": [{"args": ["--x"], "source": "https://a", "when": "moon"}]}, "moon"),
         ({"settings": [{"key": "a", "label": "A", "type": "float", "help": "h"}]}, "type"),
         ({"settings": [{"key": "port", "label": "A", "type": "int", "help": "h"}]}, "taken"),
@@ -70,6 +79,20 @@ def test_max_sequences_is_256_for_vllm() -> None:
 def test_a_wrong_definition_is_refused_with_the_field_named(change: dict[str, Any], part: str) -> None:
     with pytest.raises(DefinitionError, match=part):
         parse({**copy.deepcopy(VLLM), **change})
+
+
+def test_all_but_custom_containers_say_how_they_do() -> None:
+    found = {slug: parse(data).metrics for slug, data in read_folder(SHIPPED).items()}
+    assert {slug for slug, metrics in found.items() if metrics is None} == {"custom"}
+    triton = found["triton"]
+    assert triton is not None
+    assert (triton.port, triton.queued) == (8002, ("nv_inference_pending_request_count",))
+
+
+def test_an_older_file_that_named_the_path_alone_is_still_read() -> None:
+    old = {**copy.deepcopy(VLLM), "metrics_path": "/metrics", "metrics_port": 9}
+    del old["metrics"]
+    assert parse(old).metrics is None
 
 
 def test_a_wrong_file_is_named(tmp_path: Path) -> None:
