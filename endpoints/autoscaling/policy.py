@@ -113,7 +113,8 @@ def _kept(
     raw, wise = counts
     if wise > seen.wanted:
         last = next(item.at for item in reversed(memory.lows) if item.replicas <= seen.wanted)
-        params = {**base.params, "left_s": max(last + limits.up_after_s - seen.at, 0.0), "count": wise}
+        count = min(wise, max(limits.max_replicas, seen.wanted))
+        params = {**base.params, "left_s": max(last + limits.up_after_s - seen.at, 0.0), "count": count}
         return replace(base, rule=Rule.ABOVE, blocker=Blocker.STABILISING, params=params), memory
     if best.waits:
         return replace(base, rule=Rule.ABOVE, blocker=Blocker.COMING), memory
