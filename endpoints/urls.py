@@ -3,7 +3,18 @@
 from django.urls import path, re_path
 from django.views.i18n import set_language
 
-from endpoints.views import detail, editing, fixing, frame, home, listing, machines, revisions, scaling
+from endpoints.views import (
+    detail,
+    editing,
+    fixing,
+    frame,
+    home,
+    listing,
+    machines,
+    metrics,
+    revisions,
+    scaling,
+)
 
 app_name = "endpoints"
 
@@ -23,6 +34,7 @@ urlpatterns = [
     path(_ONE, detail.detail, name="detail"),
     path(_ONE + "use/", detail.use_tab, name="use"),
     path(_ONE + "logs/", detail.logs_tab, name="logs"),
+    path(_ONE + "metrics/", metrics.metrics_tab, name="metrics"),
     path(_ONE + "events/", detail.events_tab, name="events"),
     path(_ONE + "scaling/", scaling.decisions_tab, name="decisions"),
     path(_ONE + "revisions/", revisions.revisions_tab, name="revisions"),
