@@ -64,7 +64,7 @@ def revision_list(endpoint: Endpoint, can_edit: bool, before: str = "") -> dict[
 
 def scaling(endpoint: Endpoint, can_edit: bool, before: str = "") -> dict[str, Any]:
     """How it scales and what was decided, newest first: three queries. before: only older ones than this decision."""
-    start = number_of(before)
+    start = number_of(before) or None
     entries, older_than = reading.page_of(endpoint, start)
     return {
         "endpoint": endpoint,

@@ -46,6 +46,17 @@ def clean(project: Project, values: Mapping[str, Any], endpoint: Endpoint | None
     return cleaned
 
 
+def clean_scaling(values: Mapping[str, Any], instance_type: InstanceType | None) -> dict[str, Any]:
+    """Counts, thresholds and times alone, by the same rules, for what is tried and not saved."""
+    errors: Errors = {}
+    cleaned = {**values, "instance_type": instance_type}
+    _check_replicas(cleaned, errors)
+    _check_thresholds(cleaned, errors)
+    if errors:
+        raise ValidationError(errors)
+    return cleaned
+
+
 def duplicate_name(name: str) -> ValidationError:
     """The error for a name that is taken."""
     return ValidationError(

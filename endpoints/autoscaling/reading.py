@@ -4,51 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Q
-from django.utils.functional import Promise
-from django.utils.translation import gettext_lazy as _
 
+from endpoints.autoscaling import words
 from endpoints.autoscaling.ledger import decisions_of
-from endpoints.autoscaling.policy import Blocker, Metric
 from endpoints.errors import describe
-from endpoints.estimates import about
 from endpoints.models import Decision, Endpoint, ScaleState
-
-try:
-    from endpoints.autoscaling import words
-except ImportError:  # not there yet
-    words = None  # type: ignore[assignment]
 
 PAGE = 25
 # It looks every five seconds and writes down an unchanged finding every thirty; so long without one is worth a word.
 STALE = timedelta(seconds=60)
-# Without and with the number that it leads to.
-_WAITS: dict[str, tuple[Promise, Promise]] = {
-    Blocker.STABILISING: (
-        _("Grows in %(time)s if it stays so."),
-        _("Grows to %(count)s in %(time)s if it stays so."),
-    ),
-    Blocker.COOLING_DOWN: (
-        _("Shrinks in %(time)s if it stays so."),
-        _("Shrinks to %(count)s in %(time)s if it stays so."),
-    ),
-    Blocker.IDLING: (
-        _("Falls asleep in %(time)s if no request comes."),
-        _("Falls asleep in %(time)s if no request comes."),
-    ),
-}
-# Name, and unit after a non-breaking space.
-_METRICS: dict[str, tuple[Promise, str]] = {
-    Metric.CPU: (_("CPU, mean of the replicas"), "\u00a0%"),
-    Metric.MEMORY: (_("RAM, mean of the replicas"), "\u00a0%"),
-    Metric.GPU: (_("GPU utilisation, mean of the replicas"), "\u00a0%"),
-    Metric.LATENCY: (_("Time to first byte, p95"), "\u00a0ms"),
-    Metric.IN_FLIGHT: (_("Requests in flight, per replica"), ""),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +35,26 @@ class Input:
     @property
     def name(self) -> str:
         """In words."""
-        return str(_METRICS[self.metric][0]) if self.metric in _METRICS else self.metric
+        return words.title(self.metric)
 
     @property
-    def unit(self) -> str:
-        """With the space before it."""
-        return _METRICS[self.metric][1] if self.metric in _METRICS else ""
+    def measured(self) -> str:
+        """With its unit; "" where it is not known."""
+        return "" if self.value is None else words.quantity(self.metric, self.value)
+
+    @property
+    def threshold(self) -> str:
+        """With its unit; "" where it is not known."""
+        return "" if self.target is None else words.quantity(self.metric, self.target)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One decision in words. more: what its blocker has to say besides, "" if nothing."""
+    """One decision in words."""
 
     row: Decision
     said: str
     inputs: tuple[Input, ...]
-    more: str = ""
 
     @property
     def change(self) -> int:
@@ -93,11 +66,9 @@ class Entry:
 class Present:
     """How an endpoint's scaling stands.
 
-    said      the last finding in words, "" before the first one
-    rule, blocker   of that finding, as stable codes
-    left_s    what is left of the wait that the finding speaks of, None if it speaks of none
-    target    how many there will be after that wait, None if it is not known
-    stale_s   for how long nobody has looked, None if somebody has just now
+    said      the last finding in words, with what is left of a wait by now; "" before the first one
+    inputs    what was measured for it
+    stale     for how long nobody has looked, in words; "" if somebody has just now
     fixed     nothing can change the number: min and max are equal
     """
 
@@ -106,29 +77,9 @@ class Present:
     low: int
     high: int
     said: str = ""
-    rule: str = ""
-    blocker: str = ""
-    left_s: int | None = None
-    target: int | None = None
     inputs: tuple[Input, ...] = ()
-    more: str = ""
-    checked_at: datetime | None = None
-    stale_s: int | None = None
+    stale: str = ""
     fixed: bool = False
-
-    @property
-    def wait(self) -> str:
-        """What happens when nothing changes, and in how long; "" if nothing will."""
-        if self.left_s is None or self.blocker not in _WAITS:
-            return ""
-        alone, to = _WAITS[self.blocker]
-        words = alone if self.target is None else to
-        return str(words) % {"time": about(self.left_s), "count": self.target}
-
-    @property
-    def stale(self) -> str:
-        """For how long nobody has looked, in words; "" if somebody has."""
-        return "" if self.stale_s is None else about(self.stale_s)
 
 
 def sentence(row: Decision) -> str:
@@ -137,20 +88,25 @@ def sentence(row: Decision) -> str:
 
 
 def _said(rule: str, blocker: str, before: int, after: int, params: Mapping[str, Any]) -> str:
-    if words is None:
-        return f"{rule} {blocker}: {before} → {after}"
+    shortage = params.get("shortage")
+    if isinstance(shortage, Mapping):  # why there is no room
+        params = {**params, "reason": describe("no_capacity", shortage).message}
     return words.sentence(rule, blocker, before, after, params)
 
 
 def page_of(endpoint: Endpoint, before: int | None = None) -> tuple[list[Entry], int | None]:
     """Some decisions, newest first, older ones than the one with the id `before`; and the id to go on with, None at
-    the end. Two queries at most."""
+    the end. Where there is none of that id, the nearest smaller one is the first. Two queries at most."""
     rows = decisions_of(endpoint)
     if before is not None:
-        first = endpoint.decisions.filter(pk=before).values_list("at", flat=True).first()
-        rows = rows.filter(Q(at__lt=first) | Q(at=first, pk__lt=before) if first else Q(pk__lt=before))
+        mine = endpoint.decisions.filter(pk__lte=before).order_by("-pk").values_list("pk", "at").first()
+        if mine is None:
+            return [], None
+        first, at = mine
+        older = Q(at__lt=at) | Q(at=at, pk__lt=first)
+        rows = rows.filter(older if first == before else older | Q(pk=first))
     found = list(rows[: PAGE + 1])
-    entries = [Entry(row, sentence(row), _inputs(row.inputs), _more(row.params)) for row in found[:PAGE]]
+    entries = [Entry(row, sentence(row), _inputs(row.inputs)) for row in found[:PAGE]]
     return entries, entries[-1].row.pk if len(found) > PAGE else None
 
 
@@ -171,41 +127,27 @@ def present(endpoint: Endpoint, now: datetime) -> Present:
 
 def _with_finding(plain: Present, finding: Mapping[str, Any], checked_at: datetime, now: datetime) -> Present:
     age = now - checked_at
-    params = finding.get("params") or {}
     rule, blocker = str(finding.get("rule", "")), str(finding.get("blocker", ""))
-    left = params.get("left_s")
-    # The wait goes on between two looks, and no further when nobody looks.
-    passed = min(max(age, timedelta()), STALE).total_seconds()
     before, after = finding.get("before", plain.wanted), finding.get("after", plain.wanted)
-    return Present(
-        plain.wanted,
-        plain.ready,
-        plain.low,
-        plain.high,
-        _said(rule, blocker, before, after, params) if rule else "",
-        rule,
-        blocker,
-        max(0, math.ceil(left - passed)) if isinstance(left, int | float) else None,
-        _target(blocker, params),
-        _inputs(finding.get("inputs") or {}),
-        _more(params),
-        checked_at,
-        int(age.total_seconds()) if age > STALE else None,
-        plain.fixed,
+    params = _by_now(finding.get("params") or {}, age)
+    return replace(
+        plain,
+        said=_said(rule, blocker, before, after, params) if rule else "",
+        inputs=_inputs(finding.get("inputs") or {}),
+        stale=words.span(age.total_seconds()) if age > STALE else "",
     )
 
 
-def _target(blocker: str, params: Mapping[str, Any]) -> int | None:
-    if blocker == Blocker.IDLING:
-        return 0
-    count = params.get("count")
-    return int(count) if isinstance(count, int | float) else None
-
-
-def _more(params: Mapping[str, Any]) -> str:
-    """Why there is no room, where that is what kept it."""
-    shortage = params.get("shortage")
-    return describe("no_capacity", shortage).message if isinstance(shortage, Mapping) else ""
+def _by_now(params: Mapping[str, Any], age: timedelta) -> Mapping[str, Any]:
+    """A wait goes on between two looks, and no further when nobody looks."""
+    left = params.get("left_s")
+    if not isinstance(left, int | float):
+        return params
+    passed = min(max(age, timedelta()), STALE).total_seconds()
+    changed = {"left_s": max(0.0, left - passed)}
+    if isinstance(params.get("seconds"), int | float):
+        changed["seconds"] = params["seconds"] + passed
+    return {**params, **changed}
 
 
 def _inputs(inputs: Mapping[str, Any]) -> tuple[Input, ...]:

@@ -20,6 +20,7 @@ from endpoints.forms import EndpointForm, initial_of, setting_groups, spec_from
 from endpoints.history import number_of
 from endpoints.models import Endpoint, InstanceType, Node, Region, Revision
 from endpoints.placement import NoRoom, Rooms
+from endpoints.prices import HOURS_A_MONTH
 from endpoints.validation import WINDOW_DEFAULTS, clean
 from endpoints.views.common import get_endpoint
 from endpoints.views.preview import preview
@@ -28,8 +29,6 @@ from iam.actors import Actor, current_actor
 from iam.roles import Permission
 from registry.frameworks import DefinitionError, FrameworkDefinition, definition_of
 from registry.models import ModelStatus, RegisteredModel
-
-HOURS_A_MONTH = 730  # 365 × 24 / 12
 
 
 @require(Permission.EDIT)
