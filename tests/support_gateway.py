@@ -256,6 +256,9 @@ class ControlPlane:
             control_plane=("127.0.0.1", self.port),
             console_origin=CONSOLE,
         )
+        self.activation: Callable[[dict[str, Any]], dict[str, Any]] = (
+            lambda said: {}
+        )  # what activators are told
         self._served: tuple[str, bytes] = ("", b"")
         self._server: ThreadingHTTPServer | None = None
         self.publish()
@@ -308,6 +311,10 @@ class ControlPlane:
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
         self._open.add(request.connection)
         body = request.rfile.read(int(request.headers.get("content-length") or 0))
+        if request.path == "/internal/activator":
+            known = request.headers.get("authorization") == f"Bearer {self.token}"
+            told = {"endpoints": self.activation(json.loads(body)) if known else {}}
+            return self._send(request, 200 if known else 401, json.dumps(told).encode())
         if request.path != "/internal/gateway/snapshot":
             told = {
                 "target": request.path,
@@ -531,6 +538,9 @@ class World:
         replica = Replica(handler, name)
         self._closing.callback(replica.close)
         return replica
+
+    def on_close(self, work: Callable[[], None]) -> None:
+        self._closing.callback(work)
 
     def close(self) -> None:
         self._closing.close()

@@ -96,6 +96,14 @@ REPLICA_LOST = Answer(
     "No replica of this endpoint could answer: the connection failed or broke before the answer began. Try again.",
     (("Retry-After", "1"),),
 )
+WAKE_INTERRUPTED = Answer(
+    503,
+    "wake_interrupted",
+    "server_error",
+    "The endpoint was asleep, and this request could not be held until it woke: the connection on which it waited "
+    "failed or broke. Try again.",
+    (("Retry-After", "2"),),
+)
 CONTROL_PLANE_LOST = Answer(
     503,
     "control_plane_unavailable",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import answers, names
+from gateway import answers, meters, names
 from gateway.answers import Answer
 
 Json = dict[str, Any]
@@ -51,6 +51,7 @@ def build(options: BootstrapOptions) -> Json:
         "node": {"id": options.node_id, "cluster": "gateway"},
         # A socket file of mode 0600 in the gateway's home: nothing on the network reaches the admin interface.
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": 0o600}}},
+        **meters.BOOTSTRAP,
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "dynamic_resources": {"cds_config": _file_source(names.CLUSTERS)},
         "static_resources": {"listeners": [_listener(options)]},
@@ -146,7 +147,8 @@ def _connection_manager() -> Json:
         "http_filters": _filters(body_limit=True),
         "rds": {"route_config_name": names.ROUTE_CONFIG, "config_source": _file_source(names.ROUTES)},
         "local_reply_config": {"mappers": _local_replies()},
-        "access_log": [_access_log()],
+        "access_log": [_access_log(), *meters.loggers()],
+        "access_log_options": meters.LOG_OPTIONS,
     }
 
 
@@ -211,6 +213,9 @@ def _local_replies() -> list[Json]:
         _reply(
             _all(upstream_failed, _cel(f"xds.route_name == '{names.CONTROL_PLANE}'")),
             answers.CONTROL_PLANE_LOST,
+        ),
+        _reply(
+            _all(upstream_failed, _cel(f"xds.cluster_name == '{names.ACTIVATOR}'")), answers.WAKE_INTERRUPTED
         ),
         _reply(upstream_failed, answers.REPLICA_LOST),
         _other(_all(_status("GE", 400), _status("LE", 499))),
@@ -296,12 +301,13 @@ def _metadata(namespace: str, path: list[Json], value: Json) -> Json:
 
 
 def _access_log() -> Json:
-    """One JSON object a line. No query string and no header of the caller's: both can hold secrets.
+    """One JSON object a line, one line a request, when it has ended. No query string and no header of the caller's: both can hold secrets.
 
     `path` is as the replica got it, below its endpoint; as the caller sent it where no replica was asked.
     """
     return {
         "name": "envoy.access_loggers.file",
+        "filter": meters.at_the_end(),
         "typed_config": {
             "@type": _TYPE + "extensions.access_loggers.file.v3.FileAccessLog",
             "path": ACCESS_LOG,

@@ -9,6 +9,7 @@ from gateway.targets import EndpointTarget, GatewayTargets, ReplicaTarget, addre
 
 Json = dict[str, Any]
 
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 KEEPALIVE_S = 4  # below the 5 s after which uvicorn-like servers close an idle connection
 
 
@@ -33,14 +34,26 @@ def control_plane(targets: GatewayTargets) -> Json:
     return cluster
 
 
+def activator(targets: GatewayTargets) -> Json:
+    """The cluster of the activator. A connection carries one request and ends with it, so that the activator may pass
+    on bytes without looking for the end of an answer."""
+    cluster = _http_cluster(names.ACTIVATOR, [{"endpoint": {"address": _place(targets.activator)}}], "STATIC")
+    # There is one, and a restart takes it a second: that is waited for by trying again, all who wait at the same time.
+    del cluster["outlier_detection"]
+    cluster["circuit_breakers"]["thresholds"][0]["max_retries"] = 65536
+    options = cluster["typed_extension_protocol_options"][_HTTP_OPTIONS]
+    options["common_http_protocol_options"]["max_requests_per_connection"] = 1
+    return cluster
+
+
 def addresses(file: Json) -> frozenset[str]:
-    """Where the clusters of that file lead to, "host:port" each."""
+    """Where the clusters of that file lead to, "host:port" each; what listens on a socket file has none."""
     return frozenset(
         address_text(found["address"], found["port_value"])
         for cluster in file["resources"]
         for group in cluster["load_assignment"]["endpoints"]
         for item in group["lb_endpoints"]
-        if (found := item["endpoint"]["address"]["socket_address"])
+        if (found := item["endpoint"]["address"].get("socket_address"))
     )
 
 
@@ -81,7 +94,7 @@ def _http_cluster(name: str, lb_endpoints: list[Json], discovery: str) -> Json:
             "tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 15, "keepalive_probes": 4}
         },
         "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            _HTTP_OPTIONS: {
                 "@type": names.TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
                 "common_http_protocol_options": {"idle_timeout": f"{KEEPALIVE_S}s"},
                 "explicit_http_config": {"http_protocol_options": {"enable_trailers": True}},
@@ -92,6 +105,14 @@ def _http_cluster(name: str, lb_endpoints: list[Json], discovery: str) -> Json:
 
 def _lb_endpoint(replica: ReplicaTarget) -> Json:
     return {"endpoint": {"address": _address(replica.host, replica.port)}}
+
+
+def _place(written: str) -> Json:
+    """From "host:port" or "unix:/path"."""
+    if written.startswith("unix:"):
+        return {"pipe": {"path": written.removeprefix("unix:")}}
+    host, _, port = written.rpartition(":")
+    return _address(host.strip("[]"), int(port))
 
 
 def _address(host: str, port: int) -> Json:

@@ -62,6 +62,14 @@ def _route_problems(document: Json, clusters: set[str]) -> Iterator[str]:
             yield from _leaf_problems(key, leaf["action"]["typed_config"], clusters)
 
 
+def _is_its_own(route: Json, endpoint_id: str) -> bool:
+    """To its replicas, or to the activator in its name."""
+    if route["route"]["cluster"] != names.ACTIVATOR:
+        return bool(route["route"]["cluster"] == endpoint_id)
+    told = {item["header"]["key"]: item["header"]["value"] for item in route["request_headers_to_add"]}
+    return told.get(names.ENDPOINT_HEADER) == endpoint_id and bool(told.get(names.SECRET_HEADER))
+
+
 def _leaf_problems(key: str, route: Json, clusters: set[str]) -> Iterator[str]:
     name = route["name"]
     if "direct_response" not in route and route["route"]["cluster"] not in clusters:
@@ -70,7 +78,7 @@ def _leaf_problems(key: str, route: Json, clusters: set[str]) -> Iterator[str]:
         endpoint_id = key.removeprefix("/v1/").rstrip("/")
         if name != endpoint_id or "/" in endpoint_id:
             yield f"the path {key} belongs to the route {name}"
-        elif "route" in route and route["route"]["cluster"] != endpoint_id:
+        elif "route" in route and not _is_its_own(route, endpoint_id):
             yield f"route {name} leads to the cluster of {route['route']['cluster']}"
         filters = route.get("typed_per_filter_config", {})
         if names.RBAC_FILTER not in filters and names.TOKEN_FILTER not in filters:

@@ -17,7 +17,12 @@ RBAC_FILTER = "envoy.filters.http.rbac"
 
 # Clusters and routes that belong to no endpoint; an endpoint's are called by its id, which starts with "me-".
 CONTROL_PLANE = "control-plane"
+ACTIVATOR = "activator"
 UNKNOWN_ENDPOINT = "unknown-endpoint"
+
+# What a gateway tells the activator with a request. Nobody else can: callers' x-berth-* headers are dropped.
+ENDPOINT_HEADER = "x-berth-endpoint"
+SECRET_HEADER = "x-berth-activator"  # noqa: S105 - a header's name
 
 JWT_NAMESPACE = (
     "envoy.filters.http.jwt_authn"  # of the dynamic metadata in which Envoy leaves a token's claims

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway import answers, names
-from gateway.targets import EndpointTarget, GatewayTargets, TokenPolicy
+from gateway.targets import EndpointTarget, GatewayTargets, Serving, TokenPolicy
 
 Json = dict[str, Any]
 
@@ -81,8 +81,8 @@ def _tree(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> Json:
     }
     for target in endpoints:
         base = f"/v1/{target.endpoint_id}"
-        leaves[base] = _endpoint_route(target, {"path": base}, targets.tokens)
-        leaves[base + "/"] = _endpoint_route(target, {"prefix": base + "/"}, targets.tokens)
+        leaves[base] = _endpoint_route(target, {"path": base}, targets)
+        leaves[base + "/"] = _endpoint_route(target, {"prefix": base + "/"}, targets)
     return {
         "matcher_tree": {
             "input": _header(":path"),
@@ -121,20 +121,16 @@ def _to_control_plane(prefix: str, console_origin: str) -> Json:
     }
 
 
-def _endpoint_route(target: EndpointTarget, match: Json, tokens: TokenPolicy) -> Json:
+def _endpoint_route(target: EndpointTarget, match: Json, targets: GatewayTargets) -> Json:
     route: Json = {"name": target.endpoint_id, "match": match}
-    route["typed_per_filter_config"] = _guard(target, tokens) if target.private else _open_door()
+    route["typed_per_filter_config"] = _guard(target, targets.tokens) if target.private else _open_door()
     if target.is_served:
-        route["route"] = {
-            "cluster": target.endpoint_id,
-            "prefix_rewrite": "/",
-            "timeout": FOREVER,
-            "idle_timeout": FOREVER,
-        }
-        # Credentials for the gateway are not the model server's business. Cookies know no ports: on a shared host
-        # name the console's session would reach every replica, and a replica could set it.
-        route["request_headers_to_remove"] = ["authorization", "cookie"]
-        route["response_headers_to_remove"] = ["set-cookie"]
+        route |= _to_cluster(target.endpoint_id)
+    elif target.serving is Serving.HOLD and targets.activator:
+        route |= _to_cluster(names.ACTIVATOR)
+        route["route"]["retry_policy"] = _patience()
+        told = ((names.ENDPOINT_HEADER, target.endpoint_id), (names.SECRET_HEADER, targets.activator_secret))
+        route["request_headers_to_add"] = answers.mutations(told)
     else:
         answer = answers.unavailable(target)
         route["direct_response"] = {
@@ -145,6 +141,30 @@ def _endpoint_route(target: EndpointTarget, match: Json, tokens: TokenPolicy) ->
             (("content-type", answers.JSON), *answer.headers)
         )
     return route
+
+
+def _to_cluster(name: str) -> Json:
+    """To a model server, at once or by way of the activator."""
+    return {
+        "route": {"cluster": name, "prefix_rewrite": "/", "timeout": FOREVER, "idle_timeout": FOREVER},
+        # Credentials for the gateway are not the model server's business. Cookies know no ports: on a shared host
+        # name the console's session would reach every replica, and a replica could set it.
+        "request_headers_to_remove": ["authorization", "cookie"],
+        "response_headers_to_remove": ["set-cookie"],
+    }
+
+
+def _patience() -> Json:
+    """Of a request that is held: it outlives a restart of the activator, about a second, and one of some seconds.
+
+    The activator ends a connection without an answer only when it ends itself, or for a replica's sake once a
+    request. Envoy draws each pause from zero to its interval, which doubles up to the longest.
+    """
+    return {
+        "retry_on": "connect-failure,refused-stream,reset",
+        "num_retries": 12,
+        "retry_back_off": {"base_interval": "0.1s", "max_interval": "2s"},
+    }
 
 
 def _guard(target: EndpointTarget, tokens: TokenPolicy) -> Json:

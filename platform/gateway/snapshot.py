@@ -26,7 +26,7 @@ class Snapshot:
     version    hash of `resources`: equal content, equal version
     resources  file name → DiscoveryResponse
     endpoints  endpoint id → digest of its target; two snapshots that treat an endpoint alike agree on it
-    addresses  where its clusters lead to, "host:port" each, the control plane left out
+    addresses  where its clusters lead to, "host:port" each, control plane and activator left out
     """
 
     version: str
@@ -45,8 +45,9 @@ def build(targets: GatewayTargets) -> Snapshot:
     """The snapshot of `targets`. Their order does not matter. Raises ValueError for keys that are no JWK set."""
     endpoints = sorted(targets.endpoints, key=lambda e: e.endpoint_id)
     served = [e for e in endpoints if e.is_served]
+    own = [clusters.control_plane(targets), *([clusters.activator(targets)] if targets.activator else [])]
     resources = {
-        names.CLUSTERS: _file([clusters.control_plane(targets), *map(clusters.of_endpoint, served)]),
+        names.CLUSTERS: _file([*own, *map(clusters.of_endpoint, served)]),
         names.ROUTES: _file([routes.configuration(targets, endpoints)]),
         names.TOKENS: _file([filters.tokens(targets.tokens)]),
         names.BODY_LIMIT: _file([filters.body_limit(targets.max_request_bytes)]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -10,6 +10,7 @@ class Serving(StrEnum):
     """What a route does with a request that may pass."""
 
     READY = "ready"  # goes to one of `replicas`
+    HOLD = "hold"  # goes to the activator, which keeps it until a replica is awake
     UNAVAILABLE = "unavailable"  # 503 with `status` and `reason`
 
 
@@ -78,6 +79,9 @@ class GatewayTargets:
     control_plane_tls   web speaks TLS there. Its certificate names the public host, not this address, and is not
                     checked: the way leads over loopback
     console_origin  the console's public URL: the only origin that gets CORS answers, and the Host that web is given
+    activator       where requests to sleeping endpoints are held, "host:port" or "unix:/path"; "": nowhere, they are
+                    refused
+    activator_secret   by which the activator knows a gateway
     """
 
     endpoints: tuple[EndpointTarget, ...]
@@ -86,3 +90,5 @@ class GatewayTargets:
     console_origin: str
     control_plane_tls: bool = False
     max_request_bytes: int = 100 * 1024 * 1024
+    activator: str = ""
+    activator_secret: str = field(default="", repr=False)
