@@ -301,7 +301,8 @@ def _metadata(namespace: str, path: list[Json], value: Json) -> Json:
 
 
 def _access_log() -> Json:
-    """One JSON object a line, one line a request, when it has ended. No query string and no header of the caller's: both can hold secrets.
+    """One JSON object a line, a line for each request that has ended. No query string and no header of the caller's:
+    both can hold secrets.
 
     `path` is as the replica got it, below its endpoint; as the caller sent it where no replica was asked.
     """
