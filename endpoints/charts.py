@@ -89,9 +89,9 @@ class Chart:
 
 def _percentiles(what: str) -> tuple[Line, ...]:
     return (
-        Line(f"{what}_p50_ms", _("p50"), 1, "dotted"),
+        Line(f"{what}_p50_ms", _("p50"), 1),
         Line(f"{what}_p95_ms", _("p95"), 2),
-        Line(f"{what}_p99_ms", _("p99"), 4, "dashed"),
+        Line(f"{what}_p99_ms", _("p99"), 4, "dotted"),
     )
 
 
@@ -132,10 +132,15 @@ _TRAFFIC = (
         "per_second",
         (
             Line("errors_5xx_per_s", _("5xx"), 2),
-            Line("errors_4xx_per_s", _("4xx"), 4, "dashed"),
-            Line("aborted_per_s", _("Broken off"), 1, "dotted"),
+            Line("errors_4xx_per_s", _("4xx"), 4, "dotted"),
+            Line("aborted_per_s", _("Broken off"), 1, "dashed"),
         ),
     ),
+)
+
+
+# What only a framework with such figures tells.
+_MODEL_SERVER = (
     Chart(
         "tokens",
         _("Tokens"),
@@ -164,3 +169,4 @@ def charts(gpu: bool) -> Iterator[Chart]:
     yield _share("memory", _("Memory"), "memory_percent")
     yield _share("gpu", _("GPU utilisation"), "gpu_percent", optional=not gpu)
     yield _share("gpu_memory", _("GPU memory"), optional=not gpu)
+    yield from _MODEL_SERVER

@@ -28,14 +28,17 @@
     return found.length ? found : null;
   }
 
+  function numeric(a, b) { return a.localeCompare(b, undefined, { numeric: true }); }
+
   function replicaRows(plan, picture, spaced, say) {
     var names = Object.keys(picture.replicas).filter(function (name) {
       var column = picture.replicas[name][plan.perReplica];
       return column && metrics.merge.hasFigures(column);
     });
     if (names.length < 2) return []; // its line is the mean's
-    return names.sort().map(function (name, i) {
-      return { kind: "replica", label: words.replica(name, say("replica")), title: name, ink: 2 + i % 5, look: "solid",
+    var labels = words.replicas(names.sort(numeric), say);
+    return names.map(function (name, i) {
+      return { kind: "replica", label: labels[name], title: name, ink: 2 + i % 5, look: "solid",
         values: spaced.row(picture.replicas[name][plan.perReplica]) };
     });
   }

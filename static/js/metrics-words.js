@@ -39,7 +39,7 @@
     return splits.map(function (split) {
       if (split === null) return "";
       if (unit === "percent") return percents[most < 5 ? 1 : 0].format(split / 100);
-      if (unit !== "ms") return number(split) + (unit === "per_second" ? "/s" : "");
+      if (unit !== "ms") return (most >= 10000 ? compact.format(split) : number(split)) + (unit === "per_second" ? "/s" : "");
       if (most < 1000) return byDigits[most < 5 ? 1 : 0].format(split) + NBSP + "ms";
       return byDigits[2].format(split / 1000) + NBSP + "s";
     });
@@ -83,16 +83,34 @@
     return text;
   }
 
-  /* berth-me-…-v3-r2-1: the third revision's replica in slot 2, first attempt. */
-  function replica(name, pattern) {
-    var parts = /-v(\d+)-r(\d+)-(\d+)$/.exec(name);
-    return parts ? fill(pattern, { slot: parts[2], attempt: parts[3], revision: parts[1] }) : name;
+  /* berth-me-…-v3-r2-1 is the third revision's replica in slot 2, first attempt. Said is what tells these names apart:
+     "Slot 2" as a rule. Returns name → label. */
+  function replicas(names, say) {
+    var all = names.map(function (name) { return /-v(\d+)-r(\d+)-(\d+)$/.exec(name) || []; });
+    var repeats = function (keys) {
+      var seen = {};
+      return all.some(function (parts) {
+        var key = keys.map(function (i) { return parts[i]; }).join("/");
+        return seen[key] || !(seen[key] = true);
+      });
+    };
+    var revisions = all.some(function (parts) { return parts[1] !== all[0][1]; });
+    var attempts = repeats([1, 2]);
+    var labels = {};
+    names.forEach(function (name, i) {
+      var parts = all[i];
+      var said = [fill(say("slot"), { slot: parts[2] })];
+      if (attempts) said.push(fill(say("attempt"), { attempt: parts[3] }));
+      if (revisions) said.push(fill(say("revision"), { revision: parts[1] }));
+      labels[name] = parts.length ? said.join(" · ") : name;
+    });
+    return labels;
   }
 
   window.berthMetrics = {
     words: {
       NONE: NONE, value: value, axis: axis, ticks: ticks, moment: moment, clock: clock, span: span, fill: fill,
-      replica: replica, zone: Intl.DateTimeFormat().resolvedOptions().timeZone.replace(/_/g, " "),
+      replicas: replicas, zone: Intl.DateTimeFormat().resolvedOptions().timeZone.replace(/_/g, " "),
       iso: function (at) { return new Date(at * 1000).toISOString(); },
     },
   };
