@@ -16,7 +16,12 @@ ENDPOINTS, REPLICAS = 1000, 3
 
 
 def measured(what: str) -> Any:
-    """What tests.bench.fleet_inside answers to `what`, in a home with a Redis of its own, on SQLite."""
+    """What tests.bench.fleet_inside answers to `what`."""
+    return answer("tests.bench.fleet_inside", what, str(ENDPOINTS), str(REPLICAS))
+
+
+def answer(module: str, *arguments: str) -> Any:
+    """What a module prints that is run in a home with a Redis of its own, on SQLite."""
     with tempfile.TemporaryDirectory(prefix="berth-bench-") as folder:
         socket = Path(folder) / "r.sock"
         env = {
@@ -35,7 +40,7 @@ def measured(what: str) -> Any:
                 python("manage.py", "collectstatic", "-v0", "--noinput"), cwd=ROOT, env=env, check=True
             )
             done = subprocess.run(
-                python("-m", "tests.bench.fleet_inside", what, str(ENDPOINTS), str(REPLICAS)),
+                python("-m", module, *arguments),
                 cwd=ROOT,
                 env=env,
                 stdout=subprocess.PIPE,

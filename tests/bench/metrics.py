@@ -1,0 +1,51 @@
+"""Metrics of 1,000 busy endpoints with 3,000 replicas: storing a round, a chart of a day, and what it all weighs."""
+
+from __future__ import annotations
+
+from tests.bench.fleet import ENDPOINTS, REPLICAS, answer
+from tests.bench.result import Result
+
+GOAL_ROUND_S = 4.0
+GOAL_CHART_MS = 100.0
+# The tables that a round and a chart of a day touch; the third, of 90 days, is six times as large and read by neither.
+FILLED = "5,60"
+
+
+def run() -> list[Result]:
+    """On SQLite, full tables."""
+    found = answer("tests.bench.metrics_inside", str(ENDPOINTS), str(REPLICAS), FILLED)
+    spent, chart = found["round"], found["chart"]
+    label = f"storing the metrics of {ENDPOINTS} endpoints, {ENDPOINTS * REPLICAS} replicas"
+    return [
+        Result(f"{label}, a round's processor time", round(spent["median"], 2), "s", "", None),
+        Result(
+            f"{label}, of the round that rolls up a minute",
+            round(spent["most"], 2),
+            "s",
+            f"<= {GOAL_ROUND_S:g}",
+            spent["most"] <= GOAL_ROUND_S,
+        ),
+        Result(
+            "a chart of 24 h there, p50",
+            round(chart["median"]),
+            "ms",
+            f"<= {GOAL_CHART_MS:g}",
+            chart["median"] <= GOAL_CHART_MS,
+        ),
+        Result("a chart of 24 h there, slowest", round(chart["most"]), "ms", "", None),
+        *_weights("idle, 1 replica", found["idle"]),
+        *_weights(f"busy, {REPLICAS} replicas with GPUs", found["busy"]),
+    ]
+
+
+def _weights(name: str, found: dict[str, float]) -> list[Result]:
+    return [
+        Result(f"database growth a day, endpoint {name}", round(found["day"] / 1000), "kB", "", None),
+        Result(
+            f"and in all, when no more is added than goes, endpoint {name}",
+            round(found["whole"] / 1e6, 2),
+            "MB",
+            "",
+            None,
+        ),
+    ]

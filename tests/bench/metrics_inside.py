@@ -1,0 +1,182 @@
+"""The part of the metrics benchmark that runs with the platform's own settings. Prints one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+import django
+
+django.setup()
+
+from django.db import connection  # noqa: E402
+
+from endpoints.metrics import query, rows, store  # noqa: E402
+from endpoints.metrics.sample import RESOLUTIONS, ReplicaFigures, Sample, merge  # noqa: E402
+from endpoints.models import Endpoint, MetricSample, MetricSeries, Replica  # noqa: E402
+from gateway.figures import bin_of  # noqa: E402
+from runtimes.fake import FakeRuntime  # noqa: E402
+from tests.bench.fleet_inside import actor, cpu_s, person  # noqa: E402
+from tests.support_fleet import big_engine, serving  # noqa: E402
+
+REQUESTS_PER_S = 20
+CHARTS = 20
+DAY = 86_400
+ALONE = 10  # endpoints whose whole history is laid out to weigh it
+
+
+def busy(at: int, names: Iterable[str], seed: int = 0) -> Sample:
+    """Five seconds of 20 requests a second and a stream or two on GPUs, answered within a fifth of a decade."""
+    chance = random.Random(f"{at} {seed}")
+    count = 5 * REQUESTS_PER_S
+
+    def times(middle: float) -> dict[int, float]:
+        bins: dict[int, float] = {}
+        for _ in range(count):
+            number = bin_of(chance.lognormvariate(0, 0.4) * middle)
+            bins[number] = bins.get(number, 0) + 1
+        return bins
+
+    figures = {name: ReplicaFigures(*(round(chance.uniform(1, 99), 1) for _ in range(9))) for name in names}
+    answered = {"2xx": count - 2, "4xx": 1, "5xx": 1}
+    size = len(figures)
+    return Sample(
+        at, 5.0, answered, times(900), times(120), {}, 7.4, 12, size, size, 1, 10, size * 5.0, figures
+    )
+
+
+def idle(at: int, names: Iterable[str], seed: int = 0) -> Sample:
+    """Five seconds without a request, on one replica without a GPU."""
+    chance = random.Random(f"{at} {seed}")
+    figures = {name: ReplicaFigures(round(chance.uniform(0, 0.5), 1), 34.2) for name in list(names)[:1]}
+    return Sample(at, 5.0, wanted=1, ready=1.0, low=1, high=3, replica_seconds=5.0, replicas=figures)
+
+
+def round_seconds(names: dict[str, list[str]], now: int) -> dict[str, float]:
+    """Processor seconds of a round of the metrics at each slot of two minutes, once all tables are full: the median
+    and the most (that of a round in which a minute is rolled up). The other parts of a round belong in `one`."""
+    drawn = {key: busy(now, mine, number) for number, (key, mine) in enumerate(names.items())}
+
+    def one(at: int) -> None:
+        store.write({key: Sample(at, *_rest(sample)) for key, sample in drawn.items()})
+        store.tidy(at + 6.5)
+
+    spent = []
+    for at in range(now, now + 120, 5):
+        began = cpu_s()
+        one(at)
+        spent.append(cpu_s() - began)
+    return {"median": sorted(spent)[len(spent) // 2], "most": max(spent)}
+
+
+def _rest(sample: Sample) -> list[object]:
+    return [getattr(sample, name) for name in Sample.__dataclass_fields__ if name != "at"]
+
+
+def fill(names: dict[str, list[str]], now: int, resolutions: Iterable[int]) -> None:
+    """The tables as they are when every endpoint has been busy for as long as samples are kept."""
+    series = dict(MetricSeries.objects.values_list("endpoint_id", "pk"))
+    for resolution in resolutions:
+        end = now // resolution * resolution
+        slots = range(end - RESOLUTIONS[resolution], end, resolution)
+        packed = {
+            key: rows.pack(coarse(busy, mine, resolution, n), key)
+            for n, (key, mine) in enumerate(names.items())
+        }
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE TEMP TABLE drawn (series_id integer, figures text)")
+            cursor.executemany(
+                "INSERT INTO drawn VALUES (%s, %s)", [(series[key], text) for key, text in packed.items()]
+            )
+            cursor.execute(
+                f"INSERT OR IGNORE INTO {MetricSample._meta.db_table} (resolution, at, series_id, figures) "
+                "WITH RECURSIVE slots(at) AS (VALUES (%s) UNION ALL SELECT at + %s FROM slots WHERE at + %s < %s) "
+                "SELECT %s, at, series_id, figures FROM slots CROSS JOIN drawn",
+                [slots[0], resolution, resolution, end, resolution],
+            )
+            cursor.execute("DROP TABLE drawn")
+
+
+def coarse(kind: Callable[..., Sample], names: Iterable[str], resolution: int, seed: int) -> Sample:
+    """What a slot of that resolution holds."""
+    return merge(0, [kind(at, names, seed) for at in range(0, min(resolution, 120), 5)])
+
+
+def chart_ms(endpoint: Endpoint, now: float) -> list[float]:
+    """A chart of 24 hours, each with its wall time, ms."""
+    found = []
+    for _ in range(CHARTS):
+        began = time.perf_counter()
+        drawn = query.chart(endpoint, now - DAY, now, now=now)
+        found.append((time.perf_counter() - began) * 1000)
+        assert sum(value is not None for value in drawn["series"]["cpu"]) > 400
+    return found
+
+
+def bytes_of(kind: Callable[..., Sample], resolution: int, replicas: int) -> float:
+    """What one sample takes in the file, its index included: of as many as ALONE endpoints have in some hours."""
+    MetricSample.objects.all().delete()
+    connection.cursor().execute("VACUUM")
+    before, count = _file_bytes(), 600
+    names = [f"~v1-r{number}-1" for number in range(1, replicas + 1)]
+    begin = int(time.time()) // resolution * resolution - count * resolution
+    rows.save(
+        MetricSample(
+            series_id=1000 + number,
+            resolution=resolution,
+            at=begin + at * resolution,
+            figures=rows.pack(coarse(kind, names, resolution, at * ALONE + number)),
+        )
+        for at in range(count)
+        for number in range(ALONE)
+    )
+    return (_file_bytes() - before) / count / ALONE
+
+
+def _file_bytes() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA page_count")
+        pages = cursor.fetchone()[0]
+        cursor.execute("PRAGMA page_size")
+        return int(pages * cursor.fetchone()[0])
+
+
+def growth(kind: Callable[..., Sample], replicas: int) -> dict[str, float]:
+    """Bytes of one endpoint: those that a day adds and keeps, and all of them once nothing grows any more."""
+    each = {resolution: bytes_of(kind, resolution, replicas) for resolution in RESOLUTIONS}
+    whole = sum(each[resolution] * age / resolution for resolution, age in RESOLUTIONS.items())
+    return {"day": each[max(RESOLUTIONS)] * DAY / max(RESOLUTIONS), "whole": whole}
+
+
+def main(endpoints: int, replicas: int, resolutions: list[int]) -> None:
+    """Make the fleet and measure."""
+    runtime = FakeRuntime("bench", big_engine(endpoints * replicas))
+    fleet = serving(actor(person()), runtime, endpoints, replicas)
+    names: dict[str, list[str]] = {}
+    for key, name in Replica.objects.values_list("endpoint_id", "name"):
+        names.setdefault(key, []).append(name)
+    now = int(datetime.now(UTC).timestamp()) // 900 * 900
+    store.write({key: idle(now - 5, mine) for key, mine in names.items()})
+    began = time.monotonic()
+    fill(names, now, resolutions)
+    print(f"filled in {time.monotonic() - began:.0f} s, {_file_bytes() / 1e6:.0f} MB", file=sys.stderr)
+    spent = round_seconds(names, now)
+    charts = chart_ms(fleet[len(fleet) // 2], now + 120)
+    print(
+        json.dumps(
+            {
+                "round": spent,
+                "chart": {"median": sorted(charts)[CHARTS // 2], "most": max(charts)},
+                "idle": growth(idle, 1),
+                "busy": growth(busy, replicas),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), [int(one) for one in sys.argv[3].split(",")])
