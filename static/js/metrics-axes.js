@@ -36,7 +36,7 @@
         ticks: { stroke: function () { return colour("line"); }, width: 1, size: 4 },
         border: { show: true, stroke: function () { return colour("line"); }, width: 1 },
         values: function (u, splits, axisIndex, space, increment) { return words.ticks(splits, increment); } },
-      { stroke: text, font: font(), size: 58, gap: 6, space: 34, grid: grid(), ticks: { show: false },
+      { stroke: text, font: font(), size: 58, gap: 6, space: unit === "whole" ? 22 : 34, grid: grid(), ticks: { show: false },
         incrs: unit === "whole" ? WHOLE : undefined,
         values: function (u, splits) { return words.axis(unit, splits); } },
     ];

@@ -17,6 +17,15 @@
     return found;
   }
 
+  /* The newest point with a figure. */
+  function lastOf(rows, count) {
+    var known = rows.filter(function (row) { return row.kind !== "limit"; });
+    for (var i = count - 1; i > 0; i--) {
+      if (known.some(function (row) { return row.values[i] !== null; })) return i;
+    }
+    return 0;
+  }
+
   /* A point between two gaps has no line: it is drawn as a dot. */
   function alone(u, index, show) {
     if (show) return null;
@@ -95,8 +104,7 @@
     this.at = spaced.at;
     this.step = picture.step;
     this.rows = rowsOf(this.plan, picture, spaced, this.page.say);
-    this.last = spaced.at.length - 1;
-    while (this.last > 0 && spaced.source[this.last] < 0) this.last--;
+    this.last = lastOf(this.rows, spaced.at.length);
     this.figure.hidden = this.plan.optional && !this.rows.some(function (row) {
       return row.kind === "line" && metrics.merge.hasFigures(row.values);
     });

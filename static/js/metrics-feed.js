@@ -4,10 +4,12 @@
   "use strict";
   var metrics = window.berthMetrics;
   var OFTEN_S = 5; // the length of a slot
-  var SELDOM_S = 30; // where one point is many slots
+  var SELDOM_S = 30; // where one point is of more than COARSE_S
+  var COARSE_S = 180;
   var RETRY_S = [2, 5, 10, 30];
   var PATIENCE_S = 20;
-  var AGAIN = 2; // so many of the last points are asked for again: they may have been half full
+  var AGAIN = 2; // so many of the last points are asked for again, and AGAIN_S at least: they may have been half full
+  var AGAIN_S = 20;
   var OVER = { 401: "signed-out", 403: "no-access", 404: "no-access" };
 
   /* span() → {from, to, live}; onPicture(picture, span), onState({kind: ok|failed|ended, why, wait}). */
@@ -37,7 +39,7 @@
     var last = picture && picture.at.length ? picture.at[picture.at.length - 1] : -1;
     this.part = span.live && last > span.from;
     if (this.part) {
-      query.set("from", Math.max(span.from, last - AGAIN * picture.step));
+      query.set("from", Math.max(span.from, last - Math.max(AGAIN * picture.step, AGAIN_S)));
       query.set("step", picture.step);
     }
     return this.url + "?" + query;
@@ -70,7 +72,7 @@
     this.failures = 0;
     this.onPicture(this.picture, span);
     this.onState({ kind: "ok" });
-    if (span.live) this.plan(this.picture.step > 60 ? SELDOM_S : OFTEN_S);
+    if (span.live) this.plan(this.picture.step > COARSE_S ? SELDOM_S : OFTEN_S);
   };
 
   Feed.prototype.fail = function (error) {

@@ -18,7 +18,7 @@ from iam.roles import Role
 from registry.models import ModelTask
 from tests.support_endpoints import load_data, new_endpoint, ready_model
 
-TABS = ("detail", "use", "logs", "events", "decisions", "revisions", "settings")
+TABS = ("detail", "use", "metrics", "logs", "events", "decisions", "revisions", "settings")
 
 
 @pytest.fixture
