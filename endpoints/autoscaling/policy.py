@@ -30,7 +30,7 @@ from endpoints.autoscaling.terms import Blocker, Limits, Metric, Rule, Seen, Ver
 
 __all__ = ["TOLERANCE", "Blocker", "Limits", "Memory", "Metric", "Rule", "Seen", "Verdict", "decide"]
 
-STEP_S, STEP_FACTOR, STEP_REPLICAS = 15.0, 2, 4
+STEP_S, STEP_REPLICAS, STEP_PER_CENT = 15.0, 4, 100
 LESSON_S, LESSON_SHARE = 86_400.0, 0.9
 LOAD_OVER_S = 60.0  # a minute: what a slow answer does to the requests per second must not hide what came
 GAP_SHARE = 0.2  # of a window: a source that was silent for less does not start the window anew
@@ -242,7 +242,12 @@ def _step_limit(seen: Seen, memory: Memory) -> int:
     """How many there may be now, by what was added within the last period."""
     added = sum(item.replicas for item in memory.steps if item.at > seen.at - STEP_S)
     before = seen.wanted - added
-    return max(STEP_FACTOR * before, before + STEP_REPLICAS, seen.wanted)
+    return max(before + step_of(before), seen.wanted)
+
+
+def step_of(count: int, replicas: int = STEP_REPLICAS, per_cent: int = STEP_PER_CENT) -> int:
+    """How far one period may go from `count`: the policy that allows the most is taken, parts are rounded up."""
+    return max(replicas, -(-count * per_cent // 100))
 
 
 def _changed(memory: Memory, seen: Seen, count: int) -> Memory:
