@@ -61,8 +61,9 @@ SERIES = (
 
 
 class Mark(TypedDict):
-    """A decision. at: seconds since 1970; before, after: wanted replicas; text: the sentence."""
+    """A decision. id: the ledger's; at: seconds since 1970; before, after: wanted replicas; text: the sentence."""
 
+    id: int
     at: float
     before: int
     after: int
@@ -225,6 +226,7 @@ def _decisions(endpoint: Endpoint, start: float, end: float) -> list[Mark]:
     newest = Decision.objects.filter(endpoint=endpoint, at__gte=begin, at__lte=stop).order_by("-at", "-id")
     return [
         {
+            "id": row.pk,
             "at": round(row.at.timestamp(), 3),
             "before": row.before,
             "after": row.after,

@@ -5,6 +5,7 @@
   var words = window.berthMetrics.words;
   var APART = 18; // px
   var TOLD = 4; // sentences in one tip
+  var ON_PAGE = 10;
 
   function kind(item) { return item.after > item.before ? "up" : item.after < item.before ? "down" : "held"; }
 
@@ -89,7 +90,14 @@
     var sign = SIGNS[sort];
     if (mark.textContent !== sign) mark.textContent = sign;
     mark.setAttribute("aria-label", words.moment(newest.at, 1) + ": " + newest.text);
-    if (this.page.decisions) mark.href = this.page.decisions + (newest.id ? "#decision-" + newest.id : "");
+    if (this.page.decisions) mark.href = this.address(newest);
+  };
+
+  /* The page of decisions shows the newest ones: an older one's address begins with itself. */
+  Marks.prototype.address = function (item) {
+    if (!item.id) return this.page.decisions;
+    var newer = this.decisions.length - 1 - this.decisions.indexOf(item);
+    return this.page.decisions + (newer < ON_PAGE ? "" : "?before=" + (item.id + 1)) + "#decision-" + item.id;
   };
 
   Marks.prototype.open = function (mark) {
