@@ -30,7 +30,8 @@ from gateway.admin import AdminError
 from gateway.apply import Applier, serves
 from gateway.certificate import Certificate
 from gateway.connections import Counts
-from gateway.control import Control, Fetched
+from gateway.control import Control, Fetched, Teller
+from gateway.counting import Counting
 from gateway.poller import Poller, Serving
 from gateway.process import EnvoyProcess, PortTaken
 
@@ -61,7 +62,7 @@ class Options:
 
 
 class Agent:
-    """Everything but the polling runs in the main thread."""
+    """Everything but the polling and the counting runs in the main thread."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -74,6 +75,8 @@ class Agent:
         self.certificate = Certificate(options.tls, self.xds) if options.tls else None
         control = Control(options.control, options.token_file, options.gateway_id)
         self.poller = Poller(control, Counts(options.port))
+        teller = Teller(options.control, options.token_file, options.gateway_id)
+        self.counting = Counting(options.gateway_id, self.envoy, teller)
         self.resources: dict[str, Any] | None = None  # what lies on disk, whole
         self.version = ""  # the control plane's name for it
         self.pending: Fetched | None = None
@@ -99,9 +102,11 @@ class Agent:
         except PortTaken as taken:
             log.error("%s: stop that program or choose another port (BERTH_GATEWAY_PORT)", taken)
             return EXIT_PORT_TAKEN
+        self.counting.start()
         while self.stopping is None:
-            if not self.poller.is_alive():  # a defect: end, so that a new agent adopts Envoy and asks again
-                raise RuntimeError("the polling thread has ended")
+            for thread in (self.poller, self.counting):
+                if not thread.is_alive():  # a defect: end, so that a new agent adopts Envoy and goes on
+                    raise RuntimeError(f"the {thread.name} thread has ended")
             self._step()
         return self._end()
 

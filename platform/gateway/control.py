@@ -1,4 +1,7 @@
-"""The conversation between agent and control plane, one poll, one answer: the agent's side, and its headers."""
+"""The conversation between agent and control plane: the agent's side of it, and its headers.
+
+One poll, one answer (`Control`); and figures, told again until they are heard (`Teller`).
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.figures import Told
+
 Json = dict[str, Any]
 
 PATH = "/internal/gateway/snapshot"
+FIGURES_PATH = "/internal/gateway/figures"
 _STREAMS_LIMIT = 32 * 1024  # bytes of one header; what does not fit is not known
 
 
@@ -86,26 +92,21 @@ class ControlRefused(ControlAway):
     """The control plane answered that it does not take this gateway's token."""
 
 
+class Nonsense(Exception):
+    """The control plane answered that it will never take this."""
+
+
 class Control:
     """Not thread-safe: one connection, kept open between polls."""
 
     def __init__(self, url: str, token_file: Path, gateway_id: str, timeout: float = 5.0) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"--control must be an http(s) URL, not {url!r}")
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname, parts.port, timeout=timeout)
-        self._path = parts.path.rstrip("/") + PATH
-        self._token_file = token_file
-        self._gateway_id = gateway_id
+        self._line = _Line(url, token_file, gateway_id, timeout)
 
     def poll(self, report: Report) -> Fetched | None:
         """The control plane's snapshot, or None if `report.etag` is still it. Raises ControlAway."""
-        status, body = self._request(report)
+        status, body = self._line.ask("GET", PATH, report.headers())
         if status == 304:
             return None
-        if status in (401, 403):
-            raise ControlRefused(f"the token in {self._token_file} was refused ({status})")
         if status != 200:
             raise ControlAway(f"answered {status}")
         try:
@@ -114,38 +115,80 @@ class Control:
         except (ValueError, KeyError, TypeError) as error:
             raise ControlAway(f"answered with something that is no snapshot: {error}") from error
 
-    def _request(self, report: Report) -> tuple[int, bytes]:
+
+class Teller:
+    """Not thread-safe: one connection, kept open."""
+
+    def __init__(self, url: str, token_file: Path, gateway_id: str, timeout: float = 5.0) -> None:
+        self._line = _Line(url, token_file, gateway_id, timeout)
+
+    def tell(self, told: Told) -> None:
+        """Returns when it was heard. Raises ControlAway if it may or may not have been: tell it again, it counts once;
+        Nonsense if telling it again is of no use."""
+        body = gzip.compress(json.dumps(told.as_json(), separators=(",", ":")).encode(), 1)
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        status, answer = self._line.ask("POST", FIGURES_PATH, headers, body)
+        if status in (400, 413, 415):
+            raise Nonsense(f"answered {status}: {answer[:200].decode('utf-8', 'replace').strip()}")
+        if status != 204:
+            raise ControlAway(f"answered {status}")
+
+
+class _Line:
+    """One connection to the control plane, kept open."""
+
+    def __init__(self, url: str, token_file: Path, gateway_id: str, timeout: float) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"--control must be an http(s) URL, not {url!r}")
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.hostname, parts.port, timeout=timeout)
+        self._prefix = parts.path.rstrip("/")
+        self._token_file = token_file
+        self._gateway_id = gateway_id
+
+    def ask(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> tuple[int, bytes]:
+        """Status and body. Raises ControlAway, ControlRefused."""
         try:
-            headers = self._headers(report)
+            given = {**self._credentials(), **headers}
         except OSError as error:
             raise ControlAway(f"the token file cannot be read: {error}") from error
+        status, answer = self._ask(method, self._prefix + path, given, body)
+        if status in (401, 403):
+            raise ControlRefused(f"the token in {self._token_file} was refused ({status})")
+        return status, answer
+
+    def _ask(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> tuple[int, bytes]:
         reused = self._connection.sock is not None
         try:
-            return self._exchange(headers)
+            return self._exchange(method, path, headers, body)
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             if not reused:
                 raise ControlAway(str(error) or type(error).__name__) from error
         try:  # a kept connection may have been closed by the other side just now: once more on a new one
-            return self._exchange(headers)
+            return self._exchange(method, path, headers, body)
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             raise ControlAway(str(error) or type(error).__name__) from error
 
-    def _exchange(self, headers: dict[str, str]) -> tuple[int, bytes]:
-        self._connection.request("GET", self._path, headers=headers)
+    def _exchange(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None
+    ) -> tuple[int, bytes]:
+        self._connection.request(method, path, body=body, headers=headers)
         answer = self._connection.getresponse()
-        body = answer.read()
+        content = answer.read()
         if answer.headers.get("Content-Encoding") == "gzip":
-            body = gzip.decompress(body)
-        return answer.status, body
+            content = gzip.decompress(content)
+        return answer.status, content
 
-    def _headers(self, report: Report) -> dict[str, str]:
+    def _credentials(self) -> dict[str, str]:
         return {
             "Authorization": f"Bearer {self._token_file.read_text().strip()}",
             "X-Berth-Gateway": self._gateway_id,
             "Accept-Encoding": "gzip",
-            **report.headers(),
         }
 
 

@@ -102,6 +102,11 @@ class EnvoyProcess:
             return self._child.poll() is None
         return _started(self.running.pid) == self.running.started
 
+    @property
+    def is_child(self) -> bool:
+        """Whether this agent has started it, rather than adopted."""
+        return self._child is not None
+
     def wait_ready(self, timeout_s: float) -> bool:
         """Whether it serves, at the latest after `timeout_s`; False at once if it ended."""
         deadline = time.monotonic() + timeout_s
