@@ -5,13 +5,16 @@ from __future__ import annotations
 from secrets import compare_digest
 
 from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
-from django.views.decorators.http import require_GET
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_GET, require_POST
 from redis.exceptions import RedisError
 
 from config.keyfiles import read_or_create
 from endpoints import gateway_feed
+from endpoints.metrics import told
 from gateway.control import Report
 
 
@@ -34,9 +37,30 @@ def snapshot(request: HttpRequest) -> HttpResponse:
     return HttpResponse(current.body, content_type="application/json", headers=headers)
 
 
+@csrf_exempt
+@require_POST
+def figures(request: HttpRequest) -> HttpResponse:
+    """What a gateway counted (gateway.figures.Told). The metering loop takes it from Redis; no database here."""
+    if not _is_agent(request):
+        return HttpResponse("unknown gateway token\n", status=401, content_type="text/plain")
+    try:
+        told.push(told.read(request.body, request.headers.get("Content-Encoding", "")))
+    except RequestDataTooBig:
+        return HttpResponse("too long\n", status=413, content_type="text/plain")
+    except ValueError as error:
+        return HttpResponse(f"no figures: {error}\n", status=400, content_type="text/plain")
+    except RedisError:
+        # The agent keeps them and tells them again.
+        return HttpResponse("Redis does not answer\n", status=503, content_type="text/plain")
+    return HttpResponse(status=204)
+
+
 def _is_agent(request: HttpRequest) -> bool:
     token = read_or_create(settings.BERTH_GATEWAY_TOKEN_FILE)
     return compare_digest(request.headers.get("Authorization", "").encode(), f"Bearer {token}".encode())
 
 
-urlpatterns = [path("internal/gateway/snapshot", snapshot, name="gateway-snapshot")]
+urlpatterns = [
+    path("internal/gateway/snapshot", snapshot, name="gateway-snapshot"),
+    path("internal/gateway/figures", figures, name="gateway-figures"),
+]
