@@ -22,6 +22,7 @@ from config.pagination import CursorPagination
 from endpoints import fixes, history, log_answers, replica_logs, services
 from endpoints.capacity_api import routes as capacity_routes
 from endpoints.decisions_api import Decisions
+from endpoints.dry_run_api import DryRun
 from endpoints.fix_api import FixRequestSerializer
 from endpoints.models import Endpoint, Event, InstanceType, Region
 from endpoints.replica_api import EndpointDetailSerializer, ReplicaSerializer
@@ -51,7 +52,7 @@ class EndpointFilter(filters.FilterSet):  # type: ignore[misc]
         fields = ["status", "region"]
 
 
-class EndpointViewSet(Decisions):
+class EndpointViewSet(DryRun, Decisions):
     """Endpoints of the caller's project."""
 
     queryset = Endpoint.objects.select_related("revision")

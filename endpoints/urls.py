@@ -40,6 +40,7 @@ urlpatterns = [
     path(_ONE + "revisions/", revisions.revisions_tab, name="revisions"),
     path(_ONE + "settings/", editing.settings_tab, name="settings"),
     path(_ONE + "settings/changes/", editing.changes, name="changes"),
+    path(_ONE + "settings/dry-run/", scaling.dry_run, name="dry_run"),
     path(_ONE + "do/rollback/", revisions.rollback, name="rollback"),
     path(_ONE + "do/restart/", revisions.restart, name="restart"),
     path(_ONE + "do/fix/", fixing.fix, name="fix"),

@@ -15,12 +15,13 @@ from django.views.decorators.http import require_POST
 
 from config.errors import Conflict
 from endpoints import services, shortage
+from endpoints.autoscaling.simulate import HOURS_A_MONTH
+from endpoints.autoscaling.trial import RANGES
 from endpoints.fit import ModelNeeds, Offer, misfit
 from endpoints.forms import EndpointForm, initial_of, setting_groups, spec_from
 from endpoints.history import number_of
 from endpoints.models import Endpoint, InstanceType, Node, Region, Revision
 from endpoints.placement import NoRoom, Rooms
-from endpoints.prices import HOURS_A_MONTH
 from endpoints.validation import WINDOW_DEFAULTS, clean
 from endpoints.views.common import get_endpoint
 from endpoints.views.preview import preview
@@ -232,6 +233,7 @@ def _context(
         "setting_groups": setting_groups(definitions, form, saved, saved_framework),
         "hours": HOURS_A_MONTH,
         "usual": WINDOW_DEFAULTS,
+        "ranges": RANGES,
     }
 
 
