@@ -13,12 +13,15 @@ from django.db import transaction
 from django.utils.translation import override
 from redis.exceptions import RedisError
 
+from config.keyfiles import read_or_create
 from endpoints.errors import describe
 from endpoints.models import Endpoint, Replica, ReplicaState, Status
 from endpoints.queue import reconcile_in
+from gateway.activators import Activators
 from gateway.cluster import Cluster, Current
 from gateway.control import Report
 from gateway.leaving import UNKNOWN, Leaving, Sample
+from gateway.secret import activator_secret
 from gateway.snapshot import build, endpoint_digest
 from gateway.targets import (
     EndpointTarget,
@@ -40,6 +43,12 @@ RETRY_AFTER_S = {Status.PENDING: 10, Status.DEPLOYING: 5, Status.UPDATING: 5, St
 def cluster() -> Cluster:
     """What Redis knows of the gateways; redis-py keeps a pool of connections behind it."""
     return Cluster(redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=2))
+
+
+@lru_cache(maxsize=1)
+def activators() -> Activators:
+    """What Redis knows of the activators, likewise."""
+    return Activators(redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=2))
 
 
 def changed() -> None:
@@ -72,6 +81,8 @@ def targets() -> GatewayTargets:
         control_plane=(settings.BERTH_LOCAL_HOST, settings.BERTH_PORT),
         control_plane_tls=bool(settings.BERTH_TLS_CERT),
         console_origin=settings.BERTH_PUBLIC_URL,
+        activator=settings.BERTH_ACTIVATOR,
+        activator_secret=activator_secret(read_or_create(settings.BERTH_GATEWAY_TOKEN_FILE)),
     )
 
 
@@ -84,6 +95,8 @@ _COLUMNS = (
     "reason_params",
     "paused_at",
     "deleting_at",
+    "min_replicas",
+    "stable_revision_id",
 )
 
 
@@ -158,23 +171,27 @@ def routes_applied(endpoints: Iterable[tuple[Endpoint, Iterable[Replica]]]) -> s
 
 
 def leaving(replicas: Iterable[Replica]) -> Mapping[str, Leaving]:
-    """By name: whether gateways still send requests to each replica, and how many they hold to it.
+    """By name: whether gateways still send requests to each replica, and how many they hold to it; activators, too.
 
     A replica may be stopped without cutting anything off when it has `left` and `streams` is 0. One question for all
     of them. While Redis is away nothing is known, and nothing is taken for left.
     """
     addresses = {item.name: address_text(item.host, item.port) for item in replicas}
     try:
-        return cluster().leaving(addresses) if addresses else {}
+        if not addresses:
+            return {}
+        said = cluster().leaving(addresses)
+        return activators().leaving({name: (address, said[name]) for name, address in addresses.items()})
     except RedisError as error:
         log.warning("Redis does not answer (%s): nothing is known of the gateways", error)
         return dict.fromkeys(addresses, UNKNOWN)
 
 
 def free_addresses(addresses: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
-    """Those (host, port) to which no gateway leads, nor would one that is started again. Raises RedisError."""
+    """Those (host, port) to which no gateway leads, nor would one that is started again, nor any activator. Raises
+    RedisError."""
     written = {address_text(host, port): (host, port) for host, port in addresses}
-    return {written[text] for text in cluster().free(written.keys())}
+    return {written[text] for text in activators().free(cluster().free(written.keys()))}
 
 
 def _target(endpoint: Endpoint, ready: Iterable[Replica]) -> EndpointTarget:
@@ -188,6 +205,8 @@ def _target(endpoint: Endpoint, ready: Iterable[Replica]) -> EndpointTarget:
         return EndpointTarget(
             endpoint.id, endpoint.project_id, endpoint.private, Serving.READY, status="", replicas=running
         )
+    if _may_wake(endpoint):
+        return EndpointTarget(endpoint.id, endpoint.project_id, endpoint.private, Serving.HOLD, status="")
     with override("en"):  # an API's errors have one language
         reason = describe(endpoint.reason_code, endpoint.reason_params)
     return EndpointTarget(
@@ -199,4 +218,16 @@ def _target(endpoint: Endpoint, ready: Iterable[Replica]) -> EndpointTarget:
         reason_code=endpoint.reason_code,
         reason=reason.message,
         retry_after_s=RETRY_AFTER_S.get(Status(endpoint.status)),
+    )
+
+
+def _may_wake(endpoint: Endpoint) -> bool:
+    """Whether a request to it should wait: it sleeps or wakes, and has shown that it can serve."""
+    return bool(
+        settings.BERTH_ACTIVATOR
+        and endpoint.min_replicas == 0
+        and endpoint.stable_revision_id is not None
+        and not endpoint.paused_at
+        and not endpoint.deleting_at
+        and endpoint.status != Status.FAILED
     )

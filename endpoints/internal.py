@@ -1,19 +1,21 @@
-"""What gateway agents call. Not part of the outside contract; guarded by a token of its own."""
+"""What gateway agents and activators call. Not part of the outside contract; guarded by a token of its own."""
 
 from __future__ import annotations
 
+import json
 from secrets import compare_digest
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from django.http import HttpRequest, HttpResponse
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
 from redis.exceptions import RedisError
 
 from config.keyfiles import read_or_create
-from endpoints import gateway_feed
+from endpoints import activation, gateway_feed
 from endpoints.metrics import told
 from gateway.control import Report
 
@@ -35,6 +37,21 @@ def snapshot(request: HttpRequest) -> HttpResponse:
         return HttpResponse(status=304, headers={"ETag": f'"{report.etag}"'})
     headers = {"ETag": f'"{current.version}"', "Content-Encoding": "gzip", "Cache-Control": "no-store"}
     return HttpResponse(current.body, content_type="application/json", headers=headers)
+
+
+@csrf_exempt
+@require_POST
+def activator(request: HttpRequest) -> HttpResponse:
+    """What an activator asks while requests wait for endpoints that sleep (endpoints.activation)."""
+    if not _is_agent(request):
+        return HttpResponse("unknown gateway token\n", status=401, content_type="text/plain")
+    try:
+        return JsonResponse(activation.answer(json.loads(request.body)))
+    except ValueError as error:
+        return HttpResponse(f"no question: {error}\n", status=400, content_type="text/plain")
+    except (RedisError, DatabaseError) as error:
+        # Who waits goes on waiting, and it asks again.
+        return HttpResponse(f"{type(error).__name__}\n", status=503, content_type="text/plain")
 
 
 @csrf_exempt
@@ -63,4 +80,5 @@ def _is_agent(request: HttpRequest) -> bool:
 urlpatterns = [
     path("internal/gateway/snapshot", snapshot, name="gateway-snapshot"),
     path("internal/gateway/figures", figures, name="gateway-figures"),
+    path("internal/activator", activator, name="activator"),
 ]

@@ -103,7 +103,7 @@ class Bedroom:
             waiting = {key: one for key, one in said["waiting"].items() if one["count"]}
             if waiting and not self.wakes:
                 self.wakes = 1
-            return {key: self.words for key in waiting}
+            return dict.fromkeys(waiting, self.words)
 
     def wake(self, *replicas: Replica) -> None:
         """The control plane has these ready."""

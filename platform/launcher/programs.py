@@ -76,6 +76,7 @@ class Facts:
     """What the programs' command lines depend on.
 
     redis_server   path of the server to start, "" when REDIS_URL names one that runs elsewhere
+    activator      where it listens, "unix:/path" or "host:port"; "": there is none
     """
 
     python: str
@@ -90,6 +91,8 @@ class Facts:
     tls_cert: str = ""
     tls_key: str = ""
     gateway_token_file: str = ""
+    activator: str = ""
+    hold_timeout_s: float = 300.0
 
 
 def loopback(bind: str) -> str:
@@ -108,6 +111,7 @@ def programs(facts: Facts) -> tuple[Program, ...]:
         _worker(facts, "transfers", "transfers", threads=3),
         _beat(facts),
         Program("watcher", (facts.python, facts.manage, "watch")),
+        *((_activator(facts),) if facts.activator else ()),
         _gateway(facts),
     )
 
@@ -176,15 +180,30 @@ def _beat(facts: Facts) -> Program:
     )
 
 
-def _gateway(facts: Facts) -> Program:
+def _control(facts: Facts) -> str:
     # A certificate names the public host, not loopback.
-    control = facts.public_url if facts.tls_cert else f"http://{loopback(facts.bind)}:{facts.port}"
+    return facts.public_url if facts.tls_cert else f"http://{loopback(facts.bind)}:{facts.port}"
+
+
+def _activator(facts: Facts) -> Program:
+    return Program(
+        "activator",
+        (
+            *(facts.python, "-m", "activator", "--id", "local", "--listen", facts.activator),
+            *("--control", _control(facts), "--token-file", facts.gateway_token_file),
+            *("--hold-timeout", str(facts.hold_timeout_s)),
+        ),
+        started_s=1,
+    )
+
+
+def _gateway(facts: Facts) -> Program:
     tls = ("--tls-cert", facts.tls_cert, "--tls-key", facts.tls_key) if facts.tls_cert else ()
     return Program(
         "gateway",
         (
             *(facts.python, "-m", "gateway.agent", "--id", "local", "--home", f"{facts.home}/gateway"),
-            *("--control", control, "--token-file", facts.gateway_token_file),
+            *("--control", _control(facts), "--token-file", facts.gateway_token_file),
             *("--listen", f"{facts.bind}:{facts.gateway_port}", "--drain", "2", *tls),
         ),
         stop_s=7,

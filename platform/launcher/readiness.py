@@ -18,13 +18,18 @@ ASK_EVERY_S = 0.1
 
 
 def answers(address: str, timeout_s: float = 1.0) -> bool:
-    """Whether an http(s) URL answers 200, or something accepts connections at host:port."""
+    """Whether an http(s) URL answers 200, or something accepts connections at host:port or unix:/path."""
     try:
         if address.startswith("http"):
             # Our own server on loopback: its certificate is for the public name, and nothing is sent.
             context = ssl._create_unverified_context() if address.startswith("https") else None  # noqa: S323
             with urllib.request.urlopen(address, timeout=timeout_s, context=context) as answer:  # noqa: S310
                 return bool(answer.status == 200)
+        if address.startswith("unix:"):
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(timeout_s)
+                probe.connect(address.removeprefix("unix:"))
+                return True
         host, _, port = address.rpartition(":")
         with socket.create_connection((host.strip("[]"), int(port)), timeout_s):
             return True

@@ -222,6 +222,8 @@ class Setup:
             tls_cert=settings.BERTH_TLS_CERT,
             tls_key=settings.BERTH_TLS_KEY,
             gateway_token_file=str(settings.BERTH_GATEWAY_TOKEN_FILE),
+            activator=settings.BERTH_ACTIVATOR,
+            hold_timeout_s=settings.BERTH_HOLD_TIMEOUT_S,
         )
         scheme = "https" if facts.tls_cert else "http"
         host = loopback(facts.bind)
@@ -233,6 +235,7 @@ class Setup:
             env=self._environment(runtime),
             probes=(
                 ("web", f"{scheme}://{host}:{facts.port}/healthz"),
+                *((("activator", facts.activator),) if facts.activator else ()),
                 ("gateway", f"{host}:{facts.gateway_port}"),
             ),
             console_url=settings.BERTH_PUBLIC_URL,

@@ -19,6 +19,7 @@ COLOURS = {
     "beat": "90",
     "watcher": "35",
     "gateway": "33",
+    "activator": "95",
     "demo": "1",
 }
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import hashlib
-import http.client
 import json
 import os
-import signal
-import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
-import openai
 import pytest
 
-from tests.support_activator import Bedroom, in_threads, joined, sleeping, streaming
-from tests.support_gateway import Answer, Exchange, World, endpoint, until
+from tests.support_activator import Bedroom, in_threads, joined
+from tests.support_gateway import Answer, World, until
 
 pytestmark = pytest.mark.envoy
 CHAT = "/v1/me-1/v1/chat/completions"

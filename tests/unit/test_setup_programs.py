@@ -22,6 +22,7 @@ FACTS = Facts(
     redis_server="/usr/bin/redis-server",
     public_url="https://berth.example.org",
     gateway_token_file="/home/100% mine/keys/gateway.token",
+    activator="unix:/home/100% mine/run/activator.sock",
 )
 
 
@@ -37,11 +38,15 @@ def sections(conf: str) -> configparser.RawConfigParser:
 
 def test_every_process_of_the_architecture_runs() -> None:
     names = [program.name for program in programs(FACTS)]
-    assert names == ["redis", "web", "worker", "transfers", "beat", "watcher", "gateway"]
+    assert names == ["redis", "web", "worker", "transfers", "beat", "watcher", "activator", "gateway"]
 
 
 def test_an_external_redis_is_not_started() -> None:
     assert "redis" not in [program.name for program in programs(replace(FACTS, redis_server=""))]
+
+
+def test_where_nothing_is_held_no_activator_is_started() -> None:
+    assert "activator" not in [program.name for program in programs(replace(FACTS, activator=""))]
 
 
 def test_redis_stops_last_and_listens_on_no_port() -> None:
@@ -95,6 +100,7 @@ def test_tls_reaches_web_and_gateway_and_the_agent_uses_the_public_name() -> Non
     assert by_name["web"][-4:-2] == ("--ssl-certfile", "/c.pem")
     assert by_name["gateway"][-4:-2] == ("--tls-cert", "/c.pem")
     assert "https://berth.example.org" in by_name["gateway"]
+    assert "https://berth.example.org" in by_name["activator"]
     assert "http://127.0.0.1:8000" in {one.name: one.command for one in programs(FACTS)}["gateway"]
 
 

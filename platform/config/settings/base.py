@@ -41,8 +41,13 @@ BERTH_LOG_IDLE_S = env.int("BERTH_LOG_IDLE_S", 900)
 BERTH_REPLICA_LOG_BYTES = env.int("BERTH_REPLICA_LOG_BYTES", 10_000_000)
 BERTH_REPLICA_LOGS_TOTAL_BYTES = env.int("BERTH_REPLICA_LOGS_TOTAL_BYTES", 2_000_000_000)
 BERTH_SUBNET_POOL = env.str("BERTH_SUBNET_POOL", "10.213.0.0/16")
-# The token with which gateway agents fetch their snapshot.
+# The token with which gateway agents and activators come to the control plane.
 BERTH_GATEWAY_TOKEN_FILE = BERTH_HOME / "keys" / "gateway.token"
+# Where requests to sleeping endpoints are held: a socket file, which nobody else on this machine can open. Gateways on
+# other machines need HOST:PORT. Empty: nowhere, such requests are refused.
+BERTH_ACTIVATOR = env.str("BERTH_ACTIVATOR", f"unix:{BERTH_RUN_DIR / 'activator.sock'}")
+# The longest that a request is held for.
+BERTH_HOLD_TIMEOUT_S = env.float("BERTH_HOLD_TIMEOUT_S", 300.0)
 # The hub that Hugging Face models are downloaded from; huggingface_hub's own variable.
 HF_ENDPOINT = env.str("HF_ENDPOINT", "https://huggingface.co")
 
