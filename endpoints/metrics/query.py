@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TypedDict
 
 from endpoints.autoscaling import reading
-from endpoints.metrics.sample import FINEST, RESOLUTIONS, SUMMED, Sample, merge
+from endpoints.metrics.sample import COLUMNS, FINEST, RESOLUTIONS, SUMMED, Sample, merge, values_of
 from endpoints.metrics.store import Moment, seconds, window
 from endpoints.models import Decision, Endpoint
 from gateway.figures import add_bins, bounds
@@ -52,6 +52,9 @@ _OF_ENDPOINT: Mapping[str, Callable[[Sample], float]] = {
     "min": lambda one: one.low,
     "max": lambda one: one.high,
 }
+# By the order of COLUMNS: the line's name, "" for none, and whether it is a sum.
+_NAMES = tuple(next((name for name, of in _OF_REPLICAS.items() if of == column), "") for column in COLUMNS)
+_SUMMED = tuple(column in SUMMED for column in COLUMNS)
 SERIES = (
     *_OF_GATEWAYS,
     *(f"{what}_{name}_ms" for what in ("latency", "first_byte") for name in PERCENTILES),
@@ -174,10 +177,11 @@ def _values(sample: Sample) -> Iterable[tuple[str, float]]:
         waited = add_bins((sample.first_byte, sample.waiting)) if sample.waiting else sample.first_byte
         yield from _percentiles("first_byte", waited)
     if sample.replicas:
-        for name, column in _OF_REPLICAS.items():
-            known = [value for one in sample.replicas.values() if (value := getattr(one, column)) is not None]
-            if known:
-                yield name, sum(known) if column in SUMMED else sum(known) / len(known)
+        columns = zip(*map(values_of, sample.replicas.values()), strict=True)
+        for name, summed, column in zip(_NAMES, _SUMMED, columns, strict=True):
+            known = [value for value in column if value is not None]
+            if name and known:
+                yield name, sum(known) if summed else sum(known) / len(known)
 
 
 def _percentiles(what: str, bins: Mapping[int, float]) -> Iterable[tuple[str, float]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, Self
 
 from gateway.figures import CLASSES, Bins, add_bins
@@ -38,7 +39,7 @@ class ReplicaFigures:
 
     def pack(self) -> list[float | None]:
         """In the order of the fields, to a tenth; what is not known at the end is left out."""
-        values = [_rounded(getattr(self, name), 1) for name in COLUMNS]
+        values = [_rounded(value, 1) for value in values_of(self)]
         while values and values[-1] is None:
             values.pop()
         return values
@@ -52,6 +53,9 @@ class ReplicaFigures:
 COLUMNS = tuple(item.name for item in fields(ReplicaFigures))
 # Those of which an endpoint has the sum of its replicas', where of the others it has their mean.
 SUMMED = frozenset({"running", "queued", "tokens_in", "tokens_out"})
+_IS_SUMMED = tuple(name in SUMMED for name in COLUMNS)
+# A replica's figures in the order of COLUMNS.
+values_of: Callable[[ReplicaFigures], tuple[float | None, ...]] = attrgetter(*COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,13 +222,12 @@ def _mean(items: Sequence[ReplicaFigures], present: int) -> ReplicaFigures:
     ran for half of it has done half as much. present: samples with replicas in them."""
     if len(items) == 1 and present == 1:
         return items[0]
-    means: dict[str, float] = {}
-    for name in COLUMNS:
-        known = [value for item in items if (value := getattr(item, name)) is not None]
-        if known:
-            absent = present - len(items) if name in SUMMED else 0
-            means[name] = sum(known) / (len(known) + absent)
-    return ReplicaFigures(**means)
+    absent = present - len(items)
+    means: list[float | None] = []
+    for column, is_summed in zip(zip(*map(values_of, items), strict=True), _IS_SUMMED, strict=True):
+        known = [value for value in column if value is not None] if None in column else column
+        means.append(sum(known) / (len(known) + absent * is_summed) if known else None)
+    return ReplicaFigures(*means)
 
 
 def _trimmed(values: list[float]) -> list[float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from endpoints.metrics.sample import FINEST, Sample
-from gateway.figures import BINS_PER_DECADE, CLASSES, Bins, bounds
+from gateway.figures import BINS_PER_DECADE, CLASSES, LAST_BIN, Bins, bounds
 
 # The bins whose upper bounds are the buckets' bounds: two a decade at both ends, four from 10 ms to 100 s.
 _FOUR, _TWO = BINS_PER_DECADE // 4, BINS_PER_DECADE // 2
@@ -35,8 +35,8 @@ class Times:
             return self
         counts, total = list(self.counts), self.sum_ms
         for number, count in bins.items():
-            counts[_bucket(number)] += sign * count
-            total += sign * count * _MIDDLES[min(number, len(_MIDDLES) - 1)]
+            counts[_BUCKETS[number]] += sign * count
+            total += sign * count * _MIDDLES[number]
         return Times(tuple(counts), total)
 
     def cumulated(self) -> list[float]:
@@ -47,12 +47,8 @@ class Times:
         return found
 
 
-_MIDDLES: list[float] = [sum(bounds(number)) / 2 for number in range(140)]
-_BUCKETS: list[int] = [sum(number > last for last in _LAST_BINS) for number in range(140)]
-
-
-def _bucket(number: int) -> int:
-    return _BUCKETS[min(number, len(_BUCKETS) - 1)]
+_MIDDLES: list[float] = [sum(bounds(number)) / 2 for number in range(LAST_BIN + 1)]
+_BUCKETS: list[int] = [sum(number > last for last in _LAST_BINS) for number in range(LAST_BIN + 1)]
 
 
 @dataclass(frozen=True, slots=True)

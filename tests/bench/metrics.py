@@ -7,13 +7,11 @@ from tests.bench.result import Result
 
 GOAL_ROUND_S = 4.0
 GOAL_CHART_MS = 100.0
-# The tables that a round and a chart of a day touch; the third, of 90 days, is six times as large and read by neither.
-FILLED = "5,60"
 
 
 def run() -> list[Result]:
     """On SQLite, full tables."""
-    found = answer("tests.bench.metrics_inside", str(ENDPOINTS), str(REPLICAS), FILLED)
+    found = answer("tests.bench.metrics_inside", str(ENDPOINTS), str(REPLICAS))
     spent, chart = found["round"], found["chart"]
     label = f"storing the metrics of {ENDPOINTS} endpoints, {ENDPOINTS * REPLICAS} replicas"
     return [
