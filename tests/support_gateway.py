@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import http.client
 import json
@@ -27,6 +28,7 @@ from jwt.algorithms import RSAAlgorithm
 from gateway import snapshot
 from gateway.admin import Admin
 from gateway.control import Report
+from gateway.figures import EndpointFigures, Told, add
 from gateway.targets import EndpointTarget, GatewayTargets, ReplicaTarget, Serving, TokenPolicy
 from tests.support import require
 
@@ -248,6 +250,8 @@ class ControlPlane:
     def __init__(self, key: Key | None = None) -> None:
         self.key = key or Key("k1")
         self.polls: list[Poll] = []
+        self.pushes: list[Told] = []
+        self.figures_status = 204  # what pushes are answered with; 0: with nothing, after they were taken
         self.token = CONTROL_TOKEN
         self.port = free_port()
         self.targets = GatewayTargets(
@@ -315,6 +319,8 @@ class ControlPlane:
             known = request.headers.get("authorization") == f"Bearer {self.token}"
             told = {"endpoints": self.activation(json.loads(body)) if known else {}}
             return self._send(request, 200 if known else 401, json.dumps(told).encode())
+        if request.path == "/internal/gateway/figures":
+            return self._hear(request, body)
         if request.path != "/internal/gateway/snapshot":
             told = {
                 "target": request.path,
@@ -332,10 +338,30 @@ class ControlPlane:
             return self._send(request, 304, b"")
         return self._send(request, 200, document)
 
+    def _hear(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+        if request.headers.get("authorization") != f"Bearer {self.token}":
+            return self._send(request, 401, b"{}")
+        status = self.figures_status
+        if status in (0, 204):
+            told = Told.of(json.loads(gzip.decompress(body)))
+            known = {(item.gateway_id, item.number) for item in self.pushes}
+            if (told.gateway_id, told.number) not in known:
+                self.pushes.append(told)
+        if status == 0:
+            return Replica.reset(request.connection)
+        return self._send(request, status, b"")
+
+    def figures(self, name: str) -> EndpointFigures:
+        """All that was told of an endpoint so far; the snapshots in it are the newest push's."""
+        pushes = list(self.pushes)
+        total = add(told.endpoints[name] for told in pushes if name in told.endpoints)
+        last = pushes[-1].endpoints.get(name, EndpointFigures()) if pushes else EndpointFigures()
+        return replace(total, waiting=last.waiting, in_flight=last.in_flight)
+
     @staticmethod
     def _send(request: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
         request.send_response(status)
-        if status != 304:
+        if status not in (204, 304):
             request.send_header("content-type", "application/json")
             request.send_header("content-length", str(len(body)))
         request.end_headers()

@@ -31,7 +31,7 @@ from gateway.apply import Applier, serves
 from gateway.certificate import Certificate
 from gateway.connections import Counts
 from gateway.control import Control, Fetched, Teller
-from gateway.counting import Counting
+from gateway.counting import TELL_S, Counting
 from gateway.poller import Poller, Serving
 from gateway.process import EnvoyProcess, PortTaken
 
@@ -59,6 +59,7 @@ class Options:
     concurrency: int = 1
     drain_s: float = 3.0
     leave_envoy: bool = False
+    tell_s: float = TELL_S
 
 
 class Agent:
@@ -76,7 +77,7 @@ class Agent:
         control = Control(options.control, options.token_file, options.gateway_id)
         self.poller = Poller(control, Counts(options.port))
         teller = Teller(options.control, options.token_file, options.gateway_id)
-        self.counting = Counting(options.gateway_id, self.envoy, teller)
+        self.counting = Counting(options.gateway_id, self.envoy, teller, options.tell_s)
         self.resources: dict[str, Any] | None = None  # what lies on disk, whole
         self.version = ""  # the control plane's name for it
         self.pending: Fetched | None = None
@@ -310,6 +311,9 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument(
         "--drain", type=float, default=3.0, metavar="S", help="seconds for requests in flight at stop"
     )
+    parser.add_argument(
+        "--tell", type=float, default=TELL_S, metavar="S", help="seconds between two pushes of figures"
+    )
     parser.add_argument("--leave-envoy", action="store_true", help="SIGTERM ends the agent only")
     given = parser.parse_args(arguments)
     host, _, port = given.listen.rpartition(":")
@@ -329,6 +333,7 @@ def parse(arguments: Sequence[str]) -> Options:
         concurrency=max(1, given.concurrency),
         drain_s=given.drain,
         leave_envoy=given.leave_envoy,
+        tell_s=max(1.0, given.tell),
     )
 
 

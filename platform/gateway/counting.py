@@ -25,7 +25,7 @@ from gateway.process import EnvoyProcess
 TELL_S = 5.0
 KEPT_S = 3600.0  # how much is added up for a control plane that is away
 _BEHIND_S = 0.2  # after the slot's end
-_LEAST_S = 1.0  # less than that is told with what follows
+_LEAST_S = 0.5  # less than that is told with what follows
 _ALARMING = 3  # readings that failed one after the other
 
 log = logging.getLogger("gateway")
@@ -165,11 +165,12 @@ def read(admin: Admin) -> Totals:
 class Counting(threading.Thread):
     """Of its own: a slow control plane delays no poll, a slow poll no reading."""
 
-    def __init__(self, gateway_id: str, envoy: EnvoyProcess, teller: Teller) -> None:
+    def __init__(self, gateway_id: str, envoy: EnvoyProcess, teller: Teller, every_s: float = TELL_S) -> None:
         super().__init__(name="counting", daemon=True)
         self._gateway_id = gateway_id
         self._envoy = envoy
         self._teller = teller
+        self._every_s = every_s
         self._failures = 0
 
     def run(self) -> None:
@@ -180,7 +181,7 @@ class Counting(threading.Thread):
                 tally.take(reading)
                 self._tell(tally)
             # By the clock on the wall: all gateways tell when a slot of the metrics is over, and not in its middle.
-            time.sleep(TELL_S - (time.time() - _BEHIND_S) % TELL_S)
+            time.sleep(self._every_s - (time.time() - _BEHIND_S) % self._every_s)
 
     def _read(self) -> Reading | None:
         # Another Envoy can answer only after it was noted as running: if none was, both answers are this one's.
