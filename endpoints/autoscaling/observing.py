@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Protocol
 
-from endpoints.autoscaling.terms import Limits, Metric, Seen
+from endpoints.autoscaling.terms import DOWN_AFTER_S, UP_AFTER_S, Limits, Metric, Seen
 from endpoints.metrics.sample import FINEST, ReplicaFigures, Sample
 from gateway.figures import add_bins, quantile
 
@@ -52,8 +52,8 @@ def limits_of(endpoint: Scalable) -> Limits:
         endpoint.max_replicas,
         thresholds,
         endpoint.idle_timeout_s,
-        Limits.up_after_s if up is None else float(up),
-        Limits.down_after_s if down is None else float(down),
+        UP_AFTER_S if up is None else float(up),
+        DOWN_AFTER_S if down is None else float(down),
     )
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+UP_AFTER_S, DOWN_AFTER_S = 15.0, 300.0
+
 
 class Metric(StrEnum):
     """What a threshold is set for. The values are what the API and the ledger call them."""
@@ -51,8 +53,8 @@ class Limits:
     max_replicas: int
     thresholds: Mapping[Metric, float] = field(default_factory=dict)
     idle_timeout_s: float | None = None
-    up_after_s: float = 15.0
-    down_after_s: float = 300.0
+    up_after_s: float = UP_AFTER_S
+    down_after_s: float = DOWN_AFTER_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.utils import timezone
-from django.utils.formats import date_format, number_format
+from django.utils.formats import number_format
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -155,14 +155,14 @@ def _lesson(params: Mapping[str, Any]) -> str:
     since = timezone.localtime(datetime.fromtimestamp(params["since"], UTC))
     count = int(params["count"])
     said = ngettext(
-        "%(count)s replica was too few for %(load)s requests/s on %(since)s",
-        "%(count)s replicas were too few for %(load)s requests/s on %(since)s",
+        "%(count)s replica was too few for %(load)s requests/s at %(since)s",
+        "%(count)s replicas were too few for %(load)s requests/s at %(since)s",
         count,
     )
     return said % {
         "count": count,
         "load": _number(params["load"], 1),
-        "since": date_format(since, "SHORT_DATETIME_FORMAT"),
+        "since": f"{since:%Y-%m-%d %H:%M %Z}",
     }
 
 
