@@ -101,10 +101,11 @@ class Autoscaler:
             verdict, more = _that_fits(endpoint, verdict, wanted)
         now = datetime.fromtimestamp(sample.at + FINEST, UTC)
         scaled = verdict.wanted != wanted
-        with transaction.atomic():
-            if scaled and not services.scale(endpoint, verdict.wanted):
-                return None, False  # somebody has just changed it: the next look sees what it is now
-            known.told = ledger.record(endpoint, verdict, wanted, known.told, now, more)
+        if ledger.is_news(verdict, wanted, known.told, now):
+            with transaction.atomic():
+                if scaled and not services.scale(endpoint, verdict.wanted):
+                    return None, False  # somebody has just changed it: the next look sees what it is now
+                known.told = ledger.record(endpoint, verdict, wanted, known.told, now, more)
         if scaled:
             log.info("%s: %s -> %s (%s)", endpoint.id, wanted, verdict.wanted, verdict.rule)
         known.wanted = verdict.wanted

@@ -14,8 +14,9 @@ from endpoints.models import Decision, Endpoint
 
 KEPT = timedelta(days=90)
 KEPT_EACH = 2000  # of one endpoint
-# A wait of seconds before growth is no decision: it is shown while it lasts, and told by the decision that ends it.
-_NOT_TOLD = (None, Blocker.STABILISING)
+# A wait of seconds before growth, or for the idle time, is no decision: it is shown while it lasts, and told by the
+# decision that ends it.
+_NOT_TOLD = (None, Blocker.STABILISING, Blocker.IDLING)
 # A load that swings around a threshold begins the same wait again and again.
 REPEATED_AFTER = timedelta(minutes=10)
 
@@ -23,6 +24,13 @@ REPEATED_AFTER = timedelta(minutes=10)
 def decisions_of(endpoint: Endpoint) -> QuerySet[Decision]:
     """Newest first."""
     return endpoint.decisions.order_by("-at", "-id")
+
+
+def is_news(verdict: Verdict, before: int, told: Mapping[str, Any], now: datetime) -> bool:
+    """Whether the decision has to be written. told: as `record` answered it the last time."""
+    if verdict.wanted != before:
+        return True
+    return verdict.blocker not in _NOT_TOLD and not _is_recent(told.get(_kind(verdict, before)), now)
 
 
 def record(
@@ -33,16 +41,12 @@ def record(
     now: datetime,
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write the decision if it is news; answers what was told lately, to be handed in the next time.
+    """Write the decision, which is news; answers what was told lately, to be handed in the next time.
 
     before  wanted replicas as they were
     told    {kind of decision: seconds since 1970}
     more    added to the verdict's params
     """
-    kind = f"{verdict.rule}:{verdict.blocker or ''}:{verdict.metric or ''}:{before}:{verdict.wanted}"
-    lately = {name: at for name, at in told.items() if _is_recent(at, now)}
-    if verdict.wanted == before and (verdict.blocker in _NOT_TOLD or kind in lately):
-        return lately
     Decision.objects.create(
         endpoint=endpoint,
         at=now,
@@ -56,7 +60,12 @@ def record(
     endpoint_changed(endpoint)
     if verdict.wanted != before:
         return {}  # from here on everything is news again
-    return {**lately, kind: now.timestamp()}
+    lately = {name: at for name, at in told.items() if _is_recent(at, now)}
+    return {**lately, _kind(verdict, before): now.timestamp()}
+
+
+def _kind(verdict: Verdict, before: int) -> str:
+    return f"{verdict.rule}:{verdict.blocker or ''}:{verdict.metric or ''}:{before}:{verdict.wanted}"
 
 
 def _is_recent(at: Any, now: datetime) -> bool:

@@ -1,0 +1,191 @@
+"""One look of the autoscaler: what is written, what it may not exceed, and what is not said twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from endpoints import services
+from endpoints.autoscaling.deciding import Autoscaler, shortage_in_words
+from endpoints.metrics.sample import ReplicaFigures, Sample
+from endpoints.models import Decision, Endpoint, Event, Node, Region, ScaleState
+from iam.actors import Actor
+from tests.support_endpoints import load_data, new_endpoint
+
+pytestmark = pytest.mark.django_db
+T0 = 1_800_000_000
+
+
+@pytest.fixture
+def endpoint(editor_actor: Actor) -> Endpoint:
+    """One that has served, wants one replica and may have four."""
+    load_data()
+    made = new_endpoint(editor_actor, min_replicas=1, max_replicas=4, cpu_percent=50, scale_down_after_s=20)
+    made.stable_revision = made.revision
+    made.save()
+    return made
+
+
+def room_for_replicas(count: int) -> None:
+    """A machine that takes so many of the endpoint's size, and no other."""
+    Node.objects.all().delete()
+    Node.objects.create(
+        name="n",
+        region=Region.objects.get(code="HCM"),
+        cpus=1000,
+        memory_bytes=max(1, count * 4) * 2**30,
+        cpus_set=1000,
+    )
+
+
+class Watch:
+    """Slot after slot, as the metering loop does it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.pk = endpoint.pk
+        self.scaler = Autoscaler()
+        self.at = T0
+
+    def see(
+        self, cpu: float | None = None, *, complete: bool = True, held: bool = False, **fields: Any
+    ) -> bool:
+        """One slot; whether the number was changed."""
+        row = Endpoint.objects.select_related("revision__instance_type").get(pk=self.pk)
+        ready = row.wanted_replicas
+        replicas = {f"r{n}": ReplicaFigures(cpu=cpu) for n in range(ready)} if cpu is not None else {}
+        sample = Sample(self.at, 5.0, wanted=ready, ready=float(ready), low=row.min_replicas, high=row.max_replicas,
+                        replicas=replicas)  # fmt: skip
+        self.at += 5
+        changed = self.scaler.look(
+            [row], {self.pk: replace(sample, **fields)}, complete, {self.pk} if held else set()
+        )
+        return changed == [self.pk]
+
+    @property
+    def wanted(self) -> int:
+        return Endpoint.objects.get(pk=self.pk).wanted_replicas
+
+
+def test_a_threshold_that_stays_broken_adds_replicas_and_says_why(endpoint: Endpoint) -> None:
+    room_for_replicas(10)
+    watch = Watch(endpoint)
+    seen = [watch.see(90) for _ in range(4)]
+    assert seen == [False, False, True, False] or seen == [False, False, False, True]
+    assert watch.wanted == 2
+    made = Decision.objects.get()
+    assert (made.rule, made.before, made.after, made.blocker) == ("above", 1, 2, "")
+    assert made.inputs["cpu_percent"] == {"value": 90.0, "target": 50, "count": 2}
+    assert made.params["metric"] == "cpu_percent"
+    assert Event.objects.filter(kind="endpoint.scaled").count() == 1
+
+
+def test_it_asks_for_no_more_than_there_is_room_for_and_says_so_once(endpoint: Endpoint) -> None:
+    watch = Watch(endpoint)
+    room_for_replicas(0)
+    for _ in range(20):
+        watch.see(90)
+    assert watch.wanted == 1
+    told = Decision.objects.get()
+    assert (told.rule, told.before, told.after, told.blocker) == ("above", 1, 1, "no_capacity")
+    assert "4 GiB RAM" in shortage_in_words(told.params["shortage"])
+    assert not Event.objects.filter(kind="endpoint.scaled").exists()
+    room_for_replicas(10)
+    watch.see(90)
+    assert watch.wanted == 2, "as soon as there is room"
+
+
+def test_what_fits_of_more_is_taken(endpoint: Endpoint) -> None:
+    """Three more are asked for, one fits."""
+    watch = Watch(endpoint)
+    room_for_replicas(1)
+    assert any(watch.see(190) for _ in range(4))
+    assert watch.wanted == 2
+    cut = Decision.objects.filter(after=2).get()
+    assert (cut.blocker, cut.params["count"]) == ("no_capacity", 4)
+
+
+def test_without_all_gateways_nothing_shrinks_or_sleeps(endpoint: Endpoint) -> None:
+    Endpoint.objects.update(cpu_percent=None, in_flight=4, desired_replicas=3)
+    watch = Watch(endpoint)
+    for _ in range(10):
+        watch.see(complete=False)
+    assert watch.wanted == 3
+    assert list(Decision.objects.values_list("blocker", flat=True)) == ["silent"]
+    for _ in range(6):
+        watch.see()
+    assert watch.wanted == 1
+
+
+def test_an_endpoint_that_somebody_waits_for_is_never_put_to_sleep(endpoint: Endpoint) -> None:
+    Endpoint.objects.update(cpu_percent=None, min_replicas=0, idle_timeout_s=30)
+    watch = Watch(endpoint)
+    for _ in range(20):
+        watch.see(held=True)
+    assert watch.wanted == 1
+    for _ in range(6):
+        watch.see()
+    assert watch.wanted == 0
+    assert Decision.objects.get().rule == "idle"
+    assert services.wake(endpoint.pk)
+    for _ in range(5):
+        watch.see()
+    assert watch.wanted == 1, "its idle time begins anew when it wakes"
+    watch.see()
+    assert watch.wanted == 0
+
+
+def test_a_wait_that_begins_again_and_again_is_told_once(endpoint: Endpoint) -> None:
+    Endpoint.objects.update(desired_replicas=2)
+    watch = Watch(endpoint)
+    for number in range(60):
+        watch.see(10 if number % 2 else 50)
+    assert watch.wanted == 2
+    assert list(Decision.objects.values_list("blocker", flat=True)) == ["cooling_down"]
+
+
+def test_what_it_remembers_outlives_the_process(endpoint: Endpoint) -> None:
+    Endpoint.objects.update(cpu_percent=None, min_replicas=0, idle_timeout_s=60)
+    watch = Watch(endpoint)
+    for _ in range(8):
+        watch.see()
+    again = Watch(endpoint)
+    again.at = watch.at
+    for _ in range(11):
+        again.see()
+    assert again.wanted == 0, "19 slots of 5 s: nobody would get to 60 s in the second half alone"
+    assert ScaleState.objects.get().finding["after"] == 0
+
+
+def test_what_has_not_served_yet_or_is_paused_is_left_alone(endpoint: Endpoint, editor_actor: Actor) -> None:
+    room_for_replicas(10)
+    Endpoint.objects.update(stable_revision=None)
+    watch = Watch(endpoint)
+    for _ in range(8):
+        watch.see(99)
+    assert not Decision.objects.exists()
+    Endpoint.objects.update(stable_revision=endpoint.revision)
+    services.pause_endpoint(actor=editor_actor, endpoint=endpoint)
+    for _ in range(8):
+        watch.see(99)
+    assert not Decision.objects.exists()
+
+
+def test_a_thousand_looks_cost_few_queries(
+    endpoint: Endpoint, editor_actor: Actor, django_assert_max_num_queries: Any
+) -> None:
+    model = endpoint.revision.model  # type: ignore[union-attr]
+    rows = [new_endpoint(editor_actor, model, name=f"e{n}", cpu_percent=50) for n in range(20)]
+    Endpoint.objects.update(stable_revision_id=endpoint.revision_id)
+    scaler = Autoscaler()
+
+    def look(at: int) -> None:
+        found = list(Endpoint.objects.select_related("revision__instance_type"))
+        sample = Sample(at, 5.0, wanted=1, ready=1.0, low=1, high=2, replicas={"r": ReplicaFigures(cpu=45)})
+        scaler.look(found, {row.pk: sample for row in found}, True, set())
+
+    look(T0)
+    with django_assert_max_num_queries(3):
+        look(T0 + 5)
+    assert len(rows) == 20
