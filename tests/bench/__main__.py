@@ -30,6 +30,7 @@ GROUPS = {
     "sweep": "tests.bench.sweep",
     "snapshot": "tests.bench.snapshot",
     "listing": "tests.bench.listing",
+    "readings": "tests.bench.readings",
     "metrics": "tests.bench.metrics",
     "demo": "tests.bench.demo",
 }
