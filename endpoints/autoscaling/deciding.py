@@ -18,7 +18,6 @@ from endpoints import placement, services
 from endpoints.autoscaling import ledger
 from endpoints.autoscaling.observing import limits_of, seen
 from endpoints.autoscaling.policy import Blocker, Memory, Seen, Verdict, decide
-from endpoints.errors import describe
 from endpoints.metrics.sample import FINEST, Sample
 from endpoints.models import Endpoint, ScaleState
 
@@ -156,11 +155,6 @@ def _that_fits(endpoint: Endpoint, verdict: Verdict, wanted: int) -> tuple[Verdi
     params = dict(refused.params) if refused else {}
     short = replace(verdict, wanted=wanted + count, blocker=Blocker.NO_CAPACITY)
     return short, {"count": verdict.wanted, "shortage": params}
-
-
-def shortage_in_words(params: Mapping[str, Any]) -> str:
-    """What a decision's "shortage" says, in the reader's language."""
-    return describe("no_capacity", params).message
 
 
 def _save(states: list[ScaleState]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from endpoints import services
-from endpoints.autoscaling.deciding import Autoscaler, shortage_in_words
+from endpoints.autoscaling.deciding import Autoscaler
+from endpoints.autoscaling.reading import sentence
 from endpoints.metrics.sample import ReplicaFigures, Sample
 from endpoints.models import Decision, Endpoint, Event, Node, Region, ScaleState
 from iam.actors import Actor
@@ -89,7 +90,7 @@ def test_it_asks_for_no_more_than_there_is_room_for_and_says_so_once(endpoint: E
     assert watch.wanted == 1
     told = Decision.objects.get()
     assert (told.rule, told.before, told.after, told.blocker) == ("above", 1, 1, "no_capacity")
-    assert "4 GiB RAM" in shortage_in_words(told.params["shortage"])
+    assert "4 GiB RAM" in sentence(told)
     assert not Event.objects.filter(kind="endpoint.scaled").exists()
     room_for_replicas(10)
     watch.see(90)
