@@ -65,9 +65,10 @@
   /* What is drawn, from the bottom to the top. */
   function rowsOf(plan, picture, spaced, say) {
     var lines = plan.lines.map(function (line) {
-      return { kind: "line", label: line.label, ink: line.ink, look: line.look, values: spaced.row(picture.series[line.series]) };
+      return { kind: line.ink ? "line" : "frame", name: line.series, label: line.label, ink: line.ink, look: line.look, values: spaced.row(picture.series[line.series]) };
     });
-    return replicaRows(plan, picture, spaced, say).concat(limitRow(plan, picture, spaced, say), lines);
+    var of = function (kind) { return lines.filter(function (row) { return row.kind === kind; }); };
+    return of("frame").concat(replicaRows(plan, picture, spaced, say), limitRow(plan, picture, spaced, say), of("line"));
   }
 
   function seriesOf(row, hidden) {
@@ -76,7 +77,7 @@
       label: row.label, scale: "y", show: !hidden[row.label],
       stroke: function () { return row.kind === "replica" ? ink.faint(name, 0.75) : ink.colour(name); },
       fill: row.look === "area" ? function () { return ink.faint(name, 0.14); } : undefined,
-      width: row.kind === "line" && row.ink ? 1.75 : 1,
+      width: row.kind !== "line" ? 1 : row.look === "step" ? 2 : 1.5,
       dash: DASHES[row.look.replace("-step", "")],
       paths: row.look.indexOf("step") >= 0 ? stepped : undefined,
       points: { show: false, filter: alone, size: 4 },
@@ -167,10 +168,8 @@
   Chart.prototype.bands = function () {
     var plan = this.plan;
     if (!plan.band) return [];
-    var before = this.rows.length - plan.lines.length;
-    var index = function (name) {
-      return 1 + before + plan.lines.findIndex(function (line) { return line.series === name; });
-    };
+    var rows = this.rows;
+    var index = function (name) { return 1 + rows.findIndex(function (row) { return row.name === name; }); };
     return [{ series: [index(plan.band[1]), index(plan.band[0])], fill: function () { return ink.faint("ink-0", 0.13); } }];
   };
 
@@ -192,14 +191,15 @@
     if (this.u) this.u.setSeries(row ? this.rows.indexOf(row) + 1 : null, { focus: true }, true);
   };
 
-  /* The point under the cursor, null where there is none. */
+  /* The point under the cursor, null where there is none. (uPlot takes new data over a moment later than it is set.) */
   Chart.prototype.index = function () {
-    return this.u && this.u.cursor.left >= 0 ? this.u.cursor.idx : null;
+    var index = this.u && this.u.cursor.left >= 0 ? this.u.cursor.idx : null;
+    return index === null || index === undefined || index >= this.at.length ? null : index;
   };
 
   /* Says in words what is at the cursor, or what was measured last. */
   Chart.prototype.tell = function () {
-    if (!this.u && this.index() === null && !this.rows) return;
+    if (!this.rows) return;
     var index = this.index();
     var at = index === null ? this.last : index;
     this.figure.querySelector("[data-at]").textContent = index === null ? "" : words.moment(this.at[at], this.step);

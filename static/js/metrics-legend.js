@@ -21,9 +21,9 @@
     this.all = false;
   }
 
-  /* In the reader's order: lines, threshold, replicas. */
+  /* In the reader's order: lines, what frames them, threshold, replicas. */
   Legend.prototype.show = function (rows) {
-    var order = { line: 0, limit: 1, replica: 2 };
+    var order = { line: 0, frame: 1, limit: 2, replica: 3 };
     var sorted = rows.slice().sort(function (a, b) { return order[a.kind] - order[b.kind]; });
     var shape = sorted.map(function (row) { return row.kind + row.label; }).join("|") + this.all;
     if (shape !== this.shape) this.build(sorted);

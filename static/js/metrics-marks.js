@@ -59,7 +59,8 @@
     groups.forEach(function (group, i) {
       var mark = marks.pool[i] || marks.make(i);
       marks.fill(mark, group);
-      mark.style.left = Math.round(inset + group.left) + "px";
+      mark.left = Math.round(inset + group.left);
+      mark.style.transform = "translateX(" + mark.left + "px)"; // moving on with time is no shift of the layout
     });
     this.pool.splice(groups.length).forEach(function (mark) { mark.remove(); });
     if (this.shown && !this.shown.isConnected) this.close();
@@ -122,7 +123,7 @@
     tip.hidden = false;
     this.shown = mark;
     var room = this.strip.clientWidth - tip.offsetWidth;
-    tip.style.left = Math.max(0, Math.min(room, parseFloat(mark.style.left) - tip.offsetWidth / 2)) + "px";
+    tip.style.left = Math.max(0, Math.min(room, mark.left - tip.offsetWidth / 2)) + "px";
     this.chart.pointAt(items[0].at);
   };
 
