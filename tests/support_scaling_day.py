@@ -18,6 +18,9 @@ from tests.support_processes import eventually
 from tests.support_rollouts import stage
 from tests.support_steady import Load
 
+# Callers come and go a second after the figures of a slot were taken, and are all there, or gone, when the next ones
+# are: what is in flight in a slot is then what the script says.
+BEHIND_S = 1.0
 STREAM_S = 2.0  # each caller holds one stream after the other, each of this length
 SETTINGS: dict[str, Any] = {
     "min_replicas": 0,
@@ -119,8 +122,9 @@ class Stage:
         played, token = Played(), self.day.token()
         loads: list[Load] = []
         with ExitStack() as running:
+            time.sleep(FINEST - (time.time() - BEHIND_S) % FINEST)
+            began = time.monotonic()
             for phase in script:
-                began = time.monotonic()
                 while sum(load.streams for load in loads) > phase.callers:
                     loads.pop().end()
                 missing = phase.callers - sum(load.streams for load in loads)
@@ -128,7 +132,8 @@ class Stage:
                     load = Load(self.url, token, streams=missing, stream_s=STREAM_S, shorts=0, pause_s=0)
                     running.callback(_add, played, load)
                     loads.append(running.enter_context(load))
-                time.sleep(max(0.0, phase.seconds - (time.monotonic() - began)))
+                began += phase.seconds
+                time.sleep(max(0.0, began - time.monotonic()))
                 played.most[phase.name] = self.day.hand.do(f"get({self.endpoint!r}).wanted_replicas")
         played.steps = self.steps()
         return played
