@@ -60,7 +60,7 @@ class Metering:
         endpoints = list(
             Endpoint.objects.filter(deleting_at=None).select_related("revision__instance_type").iterator(500)
         )
-        replicas = list(Replica.objects.filter(state=ReplicaState.READY).select_related(*_READING))
+        replicas = list(Replica.objects.filter(state=ReplicaState.READY))
         held_seconds = _claimed()
         measured = self._readings.take(replicas, self._runtime)
         by_endpoint: dict[str, list[Replica]] = defaultdict(list)
@@ -110,9 +110,6 @@ class Metering:
         if not 0 <= now - self._pruned_at < PRUNED_EVERY_S:
             self._pruned_at = now
             ledger.prune(datetime.fromtimestamp(now, UTC), samples)
-
-
-_READING = ("node", "revision__model__framework")
 
 
 def _held() -> Mapping[str, int]:
