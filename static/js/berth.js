@@ -294,6 +294,13 @@
     window.setTimeout(function () { item.remove(); }, 8000);
   }
 
+  /* More tabs than a narrow screen shows: the current one is in sight. */
+  var here = document.querySelector(".tabs [aria-current]");
+  if (here) {
+    var bar = here.parentNode;
+    bar.scrollLeft = here.offsetLeft - bar.offsetLeft - (bar.clientWidth - here.offsetWidth) / 2;
+  }
+
   window.berth = { announce: announce, toast: toast, duration: duration, say: say, times: times };
   markTheme();
   times(document);

@@ -123,6 +123,17 @@
     }
   });
 
+  /* A trial that is made again while one types stays unfolded where it was. */
+  var unfolded = [];
+  document.addEventListener("htmx:beforeSwap", function (event) {
+    var folds = event.detail.target.id === "dry-run" ? event.detail.target.querySelectorAll("details") : [];
+    if (folds.length) unfolded = Array.prototype.map.call(folds, function (fold) { return fold.open; });
+  });
+  document.addEventListener("htmx:afterSwap", function (event) {
+    if (event.detail.target.id !== "dry-run") return;
+    event.detail.target.querySelectorAll("details").forEach(function (fold, i) { fold.open = !!unfolded[i]; });
+  });
+
   form.addEventListener("input", update);
   form.addEventListener("change", update);
   document.addEventListener("htmx:afterSettle", function (event) {
