@@ -251,6 +251,7 @@ class ControlPlane:
         self.key = key or Key("k1")
         self.polls: list[Poll] = []
         self.pushes: list[Told] = []
+        self.push_tries = 0
         self.figures_status = 204  # what pushes are answered with; 0: with nothing, after they were taken
         self.token = CONTROL_TOKEN
         self.port = free_port()
@@ -341,6 +342,7 @@ class ControlPlane:
     def _hear(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
         if request.headers.get("authorization") != f"Bearer {self.token}":
             return self._send(request, 401, b"{}")
+        self.push_tries += 1
         status = self.figures_status
         if status in (0, 204):
             told = Told.of(json.loads(gzip.decompress(body)))

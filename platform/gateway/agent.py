@@ -333,7 +333,7 @@ def parse(arguments: Sequence[str]) -> Options:
         concurrency=max(1, given.concurrency),
         drain_s=given.drain,
         leave_envoy=given.leave_envoy,
-        tell_s=max(1.0, given.tell),
+        tell_s=max(0.5, given.tell),
     )
 
 

@@ -25,7 +25,7 @@ from gateway.process import EnvoyProcess
 TELL_S = 5.0
 KEPT_S = 3600.0  # how much is added up for a control plane that is away
 _BEHIND_S = 0.2  # after the slot's end
-_LEAST_S = 0.5  # less than that is told with what follows
+_LEAST_S = 0.25  # less than that is told with what follows
 _ALARMING = 3  # readings that failed one after the other
 
 log = logging.getLogger("gateway")

@@ -64,7 +64,8 @@ _ENDPOINT = [{"name": "id", "value_format": "%ROUTE_NAME%"}]
 def _a_replica_answered() -> Json:
     """Envoy complains in its log about a time that it has not got, hence the filter.
 
-    The gateway's own answers are never a 200, which saves nearly all requests the dear expression.
+    The gateway's own answers are never a 200, which saves nearly all requests the dear expression. That one knows
+    nothing of requests that were answered before they were complete, as a WebSocket's is.
     """
     expression = {
         "@type": _LOGGER + "filters.cel.v3.ExpressionFilter",
@@ -76,7 +77,7 @@ def _a_replica_answered() -> Json:
             "typed_config": expression,
         }
     }
-    return {"or_filter": {"filters": [_status(200), dear]}}
+    return {"or_filter": {"filters": [_status(200), dear, _status(101)]}}
 
 
 def _logger(condition: Json, **statistics: list[Json]) -> Json:
