@@ -24,6 +24,7 @@ from endpoints.capacity_api import routes as capacity_routes
 from endpoints.decisions_api import Decisions
 from endpoints.dry_run_api import DryRun
 from endpoints.fix_api import FixRequestSerializer
+from endpoints.metrics_api import Metrics
 from endpoints.models import Endpoint, Event, InstanceType, Region
 from endpoints.replica_api import EndpointDetailSerializer, ReplicaSerializer
 from endpoints.serializers import (
@@ -52,7 +53,7 @@ class EndpointFilter(filters.FilterSet):  # type: ignore[misc]
         fields = ["status", "region"]
 
 
-class EndpointViewSet(DryRun, Decisions):
+class EndpointViewSet(DryRun, Decisions, Metrics):
     """Endpoints of the caller's project."""
 
     queryset = Endpoint.objects.select_related("revision")

@@ -112,7 +112,7 @@ class Sample:
 
     @classmethod
     def unpack(cls, at: int, data: Mapping[str, Any], prefix: str = "") -> Self:
-        """From `pack`'s with the same prefix."""
+        """From `pack`'s with the same prefix. Without one, names stay as they are stored."""
         get = data.get
         wanted, ready, low, high = (*get("n", ()), 0, 0, 0, 0)[:4]
         return cls(
@@ -130,7 +130,7 @@ class Sample:
             high,
             get("c", 0.0),
             {
-                prefix + name[1:] if name[:1] == _AS_USUAL else name: ReplicaFigures(*values)
+                prefix + name[1:] if prefix and name[0] == _AS_USUAL else name: ReplicaFigures(*values)
                 for name, values in get("r", {}).items()
             },
         )

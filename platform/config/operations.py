@@ -12,6 +12,7 @@ from django.urls import path
 from redis.exceptions import RedisError
 
 from endpoints import gateway_feed
+from endpoints.metrics_api import PrometheusView
 
 logger = logging.getLogger(__name__)
 
@@ -68,4 +69,5 @@ def _outcome(name: str, check: Callable[[], None]) -> str:
 urlpatterns = [
     path("healthz", healthz, name="healthz"),
     path("readyz", readyz, name="readyz"),
+    path("metrics", PrometheusView.as_view(), name="metrics"),
 ]

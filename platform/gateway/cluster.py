@@ -167,6 +167,14 @@ class Cluster:
         """Every gateway heard of within LIVE_S, by id."""
         return [g for g in self.gateways() if g.live]
 
+    def ages(self) -> dict[str, float]:
+        """Seconds since each gateway was heard of last, by id; of those heard of within KNOWN_S."""
+        ids = sorted(_text(i) or "" for i in self._redis.smembers(_INDEX))
+        pipe = self._redis.pipeline()
+        for i in ids:
+            pipe.pttl(_report_key(i))
+        return {i: KNOWN_S - left / 1000 for i, left in zip(ids, pipe.execute(), strict=True) if left >= 0}
+
     # --- who has applied what -----------------------------------------------------------------------------
 
     def route_state(self, endpoint_id: str, digest: str) -> tuple[int, bool]:
