@@ -9,18 +9,8 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 # What programs call keeps working under every allowed name; only pages for people move.
-PROGRAMS = (
-    *(
-        "/api/",
-        "/accounts-api/",
-        "/.well-known/",
-        "/internal/",
-        "/healthz",
-        "/readyz",
-        "/metrics",
-        "/static/",
-    ),
-)
+PROGRAMS = ("/api/", "/accounts-api/", "/.well-known/", "/internal/", "/static/")
+PROGRAMS += ("/healthz", "/readyz", "/metrics")
 
 
 class CanonicalAddress:
