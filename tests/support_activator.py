@@ -84,7 +84,7 @@ class Bedroom:
         self._lock = threading.Lock()
         world.plane.activation = self._answer
         self.activator = Activator(world.plane.url, world.gateway.token_file, *words)
-        world.on_close(self.activator.close)
+        world.on_close(self.close)
         self.activator.start()
         self._more = {
             "activator": self.activator.address,
@@ -96,6 +96,9 @@ class Bedroom:
             world.gateway.ready()
         else:
             world.gateway.publish(self.target, **self._more)
+
+    def close(self) -> None:
+        self.activator.close()
 
     def _answer(self, said: dict[str, Any]) -> dict[str, Any]:
         with self._lock:

@@ -26,7 +26,7 @@ HEAD_S = 10.0  # for a gateway's connection to bring its request
 CONNECT_S = 2.0
 LINGER_S = 2.0  # for a gateway to take an answer that was given before it had sent all of its request
 READ_AHEAD = 1024 * 1024  # of a body that may ask for a stream
-_KEPT = 4 * 1024  # of any other one; the rest stays in the kernel
+_KEPT = 4 * 1024  # of any other one, and of what is read at a time before the head is whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Held:
         self._asked: bytes | None = None
         self._is_undecided = False
         self._has_begun = False
-        link.changed = self.stir
+        link.changed, link.limit = self.stir, _KEPT
 
     def stir(self) -> None:
         """Look again: something has changed."""
@@ -114,11 +114,13 @@ class Held:
         await self._hold(self._line)
 
     async def _read_head(self) -> Head | None:
-        self.link.limit = head.LIMIT + 1
         deadline = time.monotonic() + HEAD_S
         while (found := head.read(self.link.incoming)) is None:
             if self.link.ended or time.monotonic() > deadline or self._lines.is_closing:
                 return None
+            if len(self.link.incoming) >= self.link.limit:
+                self.link.limit += _KEPT
+                self.link.settle()
             await self._look_again(deadline)
         return found
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from gateway import consistency, filters, names, snapshot
+from gateway import clusters, consistency, filters, names, snapshot
 from gateway.answers import MESSAGE_LIMIT
 from gateway.targets import EndpointTarget, GatewayTargets, ReplicaTarget, Serving, TokenPolicy
 
 JWK = {"kty": "RSA", "kid": "k1", "n": "AQAB", "e": "AQAB", "d": "secret", "p": "secret", "alg": "PS256"}
+CONTROL = {"127.0.0.1:8000"}
 TOKENS = TokenPolicy("http://iam.test", "aud", json.dumps({"keys": [JWK]}), ("aiplatform.user",))
 
 
@@ -77,6 +78,59 @@ def test_a_digest_needs_no_snapshot() -> None:
 def test_a_ready_endpoint_without_replicas_is_unavailable() -> None:
     built = snapshot.build(targets(ready("me-a")))
     assert "direct_response" in leaf(built, "/v1/me-a/")
+    assert [c["name"] for c in built.resources[names.CLUSTERS]["resources"]] == [names.CONTROL_PLANE]
+
+
+ACTIVATOR = {"activator": "unix:/run/activator.sock", "activator_secret": "s3cret"}
+
+
+def sleeping(name: str) -> EndpointTarget:
+    return EndpointTarget(name, "p1", True, Serving.HOLD, "")
+
+
+def test_requests_to_what_sleeps_go_to_the_activator_in_its_name() -> None:
+    built = snapshot.build(targets(sleeping("me-a"), sleeping("me-b"), ready("me-c", 1), **ACTIVATOR))
+    assert consistency.check(built.resources) == []
+    route, served = leaf(built, "/v1/me-a/"), leaf(built, "/v1/me-c/")
+    assert route["route"]["cluster"] == names.ACTIVATOR
+    assert route["route"]["prefix_rewrite"] == "/"
+    told = {item["header"]["key"]: item["header"]["value"] for item in route["request_headers_to_add"]}
+    assert told == {names.ENDPOINT_HEADER: "me-a", names.SECRET_HEADER: "s3cret"}
+    for same in ("typed_per_filter_config", "request_headers_to_remove", "response_headers_to_remove"):
+        assert route[same] == served[same]
+    assert "request_headers_to_add" not in served
+    (cluster,) = [c for c in built.resources[names.CLUSTERS]["resources"] if c["name"] == names.ACTIVATOR]
+    assert "outlier_detection" not in cluster
+    assert built.addresses == {"10.0.0.1:1"} == clusters.addresses(built.resources[names.CLUSTERS]) - CONTROL
+    assert "s3cret" not in repr(targets(**ACTIVATOR))
+
+
+@pytest.mark.parametrize("where", ["10.0.0.7:8081", "[fd00::7]:8081"])
+def test_an_activator_may_be_on_another_machine(where: str) -> None:
+    built = snapshot.build(targets(sleeping("me-a"), activator=where, activator_secret="s"))
+    assert where.replace("[", "").replace("]", "") in clusters.addresses(built.resources[names.CLUSTERS])
+    assert built.addresses == frozenset()
+
+
+def test_a_route_that_holds_in_another_endpoints_name_is_found() -> None:
+    built = snapshot.build(targets(sleeping("me-a"), **ACTIVATOR))
+    broken = copy.deepcopy(built.resources)
+    tree = broken[names.ROUTES]["resources"][0]["virtual_hosts"][0]["matcher"]["on_no_match"]["matcher"]
+    route = tree["matcher_tree"]["prefix_match_map"]["map"]["/v1/me-a/"]["action"]["typed_config"]
+    route["request_headers_to_add"][0]["header"]["value"] = "me-b"
+    assert consistency.check(broken) == ["route me-a leads to the cluster of activator"]
+
+
+def test_falling_asleep_and_failing_elsewhere_changes_routes_alone() -> None:
+    before = snapshot.build(targets(sleeping("me-a"), **ACTIVATOR))
+    after = snapshot.build(targets(asleep("me-a"), **ACTIVATOR))
+    changed = [name for name in names.FILES if before.resources[name] != after.resources[name]]
+    assert changed == [names.ROUTES]
+
+
+def test_without_an_activator_what_sleeps_is_refused() -> None:
+    built = snapshot.build(targets(sleeping("me-a")))
+    assert leaf(built, "/v1/me-a/")["direct_response"]["status"] == 503
     assert [c["name"] for c in built.resources[names.CLUSTERS]["resources"]] == [names.CONTROL_PLANE]
 
 
