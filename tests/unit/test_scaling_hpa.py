@@ -43,7 +43,8 @@ def recommended(
         (91, 100, 5, 5),
         (90, 100, 10, 10),
         (89, 100, 10, 9),
-        (200, 300, 3, 2),  # 2 exactly, not a little more
+        (200, 300, 3, 2),
+        (200 / 7, 50, 7, 4),  # 4 exactly, not a little more
         (60, 60, 7, 7),
     ],
 )

@@ -160,6 +160,15 @@ def test_latency_waits_for_replicas_that_come() -> None:
     assert replay.changes[-1][1:] == (4, 7)
 
 
+def test_cpu_says_that_it_waits_where_those_that_come_will_do() -> None:
+    replay = Replay(LIMITS, wanted=2, start_s=60)
+    replay.looks([{CPU: 140}] * 3)
+    coming = replay.looks([{CPU: 140}] * 6)
+    assert {(item.rule, item.blocker, item.wanted) for item in coming} == {(Rule.ABOVE, Blocker.COMING, 4)}
+    replay.looks([{CPU: 210}] * 3)
+    assert replay.changes[-1][1:] == (4, 6)
+
+
 def test_nothing_is_decided_while_nothing_serves() -> None:
     """A first replica is on its way: what waits for it says nothing about how many are needed."""
     replay = Replay(Limits(1, 10, {IN_FLIGHT: 2.0}), wanted=1)

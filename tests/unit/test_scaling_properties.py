@@ -170,18 +170,26 @@ def test_a_window_of_few_values_is_exact(slots: list[tuple[int, int]], window: f
 
 
 @FEW
-@given(st.lists(st.integers(0, 10_000), min_size=100, max_size=700))
-def test_a_window_of_many_values_holds_longer_rather_than_shorter(counts: list[int]) -> None:
+@given(st.lists(st.integers(0, 10_000), min_size=100, max_size=700, unique=True), st.sampled_from("^v-"))
+def test_a_window_of_many_values_holds_longer_rather_than_shorter(counts: list[int], order: str) -> None:
+    """A load that rises all the time fills one kind, one that falls the other."""
+    counts = counts if order == "-" else sorted(counts, reverse=order == "v")
     lows: tuple[Entry, ...] = ()
     highs: tuple[Entry, ...] = ()
     for slot, count in enumerate(counts):
         new = Entry(START + slot * SLOT, count)
         lows = pushed(lows, new, lambda old, fresh: old < fresh)
         highs = pushed(highs, new, lambda old, fresh: old > fresh)
-    for window in (15.0, 300.0, KEPT_S):
-        inside = counts[-int(window / SLOT) :]
+    assert max(len(lows), len(highs)) == ENTRIES or order == "-"
+    for window in range(5, 3600, 5):
+        inside = counts[-window // 5 :]
         assert extreme(lows, new.at, window) <= min(inside)
         assert extreme(highs, new.at, window) >= max(inside)
+
+
+def test_nothing_older_than_the_longest_window_is_kept() -> None:
+    lows = pushed((Entry(START, 1),), Entry(START + KEPT_S, 5), lambda old, new: old < new)
+    assert lows == (Entry(START + KEPT_S, 5),)
 
 
 json_values = st.recursive(
