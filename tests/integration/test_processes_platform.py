@@ -18,7 +18,7 @@ from tests.support_processes import Running, eventually, processes_of, python
 
 pytestmark = [pytest.mark.redis, pytest.mark.envoy, pytest.mark.timeout(240)]
 UP = r"Berth is up after"
-NAMES = {"redis", "web", "worker", "transfers", "beat", "watcher", "gateway"}
+NAMES = {"redis", "web", "worker", "transfers", "beat", "watcher", "activator", "gateway"}
 
 
 def status(url: str) -> int:
