@@ -51,7 +51,7 @@ def test_the_day_goes_as_predicted(tmp_path: Path) -> None:
         assert (answer.status_code, len(answer.content)) == (200, 500)
         assert stage.steps() == [*BY_HAND, ("woken", 0, 1)]
 
-        story = stage.day.hand.do(_PAGE.format(stage.endpoint))
+        story = stage.day.hand.do(_PAGE.format(stage.endpoint, stage.day.where.port))
         for words in ("1 → 2", "2 → 3", "3 → 4", "4 → 3", "3 → 1", "1 → 0", "0 → 1"):
             assert words in story
         assert "max is 4" in story
@@ -59,6 +59,6 @@ def test_the_day_goes_as_predicted(tmp_path: Path) -> None:
 
 _PAGE = """
 (lambda client: (client.force_login(actor.user), client.get('/inference/{0}/scaling/').content.decode())[1])(
-    __import__('django.test', fromlist=['Client']).Client(HTTP_HOST='localhost')
+    __import__('django.test', fromlist=['Client']).Client(HTTP_HOST='localhost:{1}')
 )
 """
