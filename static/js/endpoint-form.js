@@ -132,6 +132,10 @@
   document.addEventListener("htmx:afterSwap", function (event) {
     if (event.detail.target.id !== "dry-run") return;
     event.detail.target.querySelectorAll("details").forEach(function (fold, i) { fold.open = !!unfolded[i]; });
+    var trial = event.detail.target.querySelector("[data-span]");
+    form.querySelectorAll(".try-ranges button").forEach(function (button) {
+      button.setAttribute("aria-pressed", String(!!trial && trial.getAttribute("data-span") === button.value));
+    });
   });
 
   form.addEventListener("input", update);

@@ -119,6 +119,7 @@ def test_what_is_typed_is_tried_before_it_is_saved(server: Console, page: Page) 
     expect(trial.get_by_role("row", name="Replica-hours")).to_contain_text("2.0")
     picture_of = trial.get_by_role("img", name="really from 2 to 2, under these limits from 2 to 3")
     expect(picture_of).to_be_visible()
+    expect(page.get_by_role("button", name="Last day", pressed=True)).to_be_visible()
     # It follows what is typed; what can't be saved can't be tried, and says so in the same words.
     page.get_by_label("Max replicas").fill("2")
     expect(trial.get_by_role("img", name="under these limits from 2 to 2")).to_be_visible()
