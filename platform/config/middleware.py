@@ -9,8 +9,8 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 # What programs call keeps working under every allowed name; only pages for people move.
-PROGRAMS = ("/api/", "/accounts-api/", "/.well-known/", "/internal/", "/static/")
-PROGRAMS += ("/healthz", "/readyz", "/metrics")
+_OF_OPERATORS = ("/healthz", "/readyz", "/metrics")
+PROGRAMS = ("/api/", "/accounts-api/", "/.well-known/", "/internal/", "/static/", *_OF_OPERATORS)
 
 
 class CanonicalAddress:
