@@ -19,7 +19,8 @@ from endpoints.metrics.page import Target, page_of
 Found = TypeVar("Found")
 
 LIMIT_S = 1.0  # of one question
-ROUND_S = 2.0  # of all of them: who is left over is asked first in the next round
+ROUND_S = 3.0  # of all of them: who is left over is asked first in the next round
+HUNG_S = 2.0  # of it at most that those cost who do not answer in time
 # Each is an open file, and this process has others. Many, because one that hangs keeps its place for LIMIT_S.
 AT_ONCE = min(400, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
 MOST_BYTES = 1 << 20
@@ -52,7 +53,8 @@ class Scraper(Generic[Found]):
         self._past: dict[str, _Past] = {}
 
     def ask(self, targets: Iterable[Target]) -> dict[str, Found]:
-        """By name, what those said who were asked and answered. Takes ROUND_S at most."""
+        """By name, what those said who were asked and answered. Takes ROUND_S at most, and of that HUNG_S for
+        those that hang."""
         asked = {target.name: target for target in targets}
         self._past = {name: self._past.get(name) or _Past() for name in asked}
         now = self._clock()
@@ -64,19 +66,24 @@ class Scraper(Generic[Found]):
     async def _ask(self, due: Sequence[Target]) -> dict[str, Found]:
         waiting = iter(due)
         found: dict[str, Found] = {}
+        patience = HUNG_S * AT_ONCE  # they wait side by side
 
         async def ask_on() -> None:
+            nonlocal patience
             for target in waiting:
                 past = self._past[target.name]
                 past.asked_at = self._clock()
                 page = await page_of(target, LIMIT_S, MOST_BYTES)
                 said = None if page is None else self._read(target, page, self._clock())
-                if said is None:
-                    past.failures += 1
-                    past.not_before = self._clock() + PATIENCE_S[min(past.failures, len(PATIENCE_S) - 1)]
-                else:
+                if said is not None:
                     past.failures = 0
                     found[target.name] = said
+                    continue
+                past.failures += 1
+                past.not_before = self._clock() + PATIENCE_S[min(past.failures, len(PATIENCE_S) - 1)]
+                patience -= LIMIT_S if page is None and self._clock() - past.asked_at >= LIMIT_S else 0
+                if patience <= 0:
+                    return
 
         workers = [asyncio.create_task(ask_on()) for _ in range(min(AT_ONCE, len(due)))]
         done, late = await asyncio.wait(workers, timeout=ROUND_S)

@@ -234,6 +234,24 @@ def test_bad_servers_say_nothing_cost_little_and_are_left_alone(
         assert time.process_time() - cpu < 0.3
 
 
+def test_more_that_hang_than_fit_in_a_round_do_not_keep_the_others_out(
+    readings: Readings, runtime: FakeRuntime, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("AT_ONCE", 2), ("LIMIT_S", 0.2), ("HUNG_S", 0.3)):
+        monkeypatch.setattr(f"endpoints.metrics.scraping.{name}", value)
+    with handled(silent) as bad, page_server() as good:
+        rows = [replica(endpoint, runtime, f"bad{number}", port=bad) for number in range(8)]
+        rows += [replica(endpoint, runtime, f"good{number}", port=good) for number in range(6)]
+        answered = []
+        for _ in range(6):
+            began = time.monotonic()
+            found = readings.take(rows, runtime)
+            assert time.monotonic() - began < 1
+            answered.append(sum(item.queued == 3 for item in found.values()))
+    assert answered[-1] == 6, answered
+    assert answered[-2] == 6, answered
+
+
 def test_only_the_replicas_own_port_is_asked_on_this_machines_own_address(
     readings: Readings, runtime: FakeRuntime, editor_actor: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,7 +292,6 @@ def test_a_round_of_three_thousand(
     runtime: FakeRuntime,
     endpoint: Endpoint,
     django_assert_max_num_queries: Any,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with page_server() as port:
         rows = [
@@ -294,17 +311,15 @@ def test_a_round_of_three_thousand(
         for row in rows[1:]:
             runtime.engine.containers[row.name] = type(one)(ContainerSpec(row.name, "any", 8080), one.seen)
         costs = []
-        for _ in range(3):
+        left = {row.name for row in rows}
+        while left and len(costs) < 6:  # other tests may take the processor from us for a round
             cpu, began = time.process_time(), time.monotonic()
-            with django_assert_max_num_queries(3 if not costs else 0):
+            with django_assert_max_num_queries(0 if costs else 3):
                 found = readings.take(rows, runtime)
             costs.append((time.process_time() - cpu, time.monotonic() - began))
-            asked = sum(item.queued == 3 for item in found.values())
+            left -= {name for name, item in found.items() if item.queued == 3}
             assert sum(item.memory is not None for item in found.values()) == FLEET
-            time.sleep(0.5)
-    with capsys.disabled():
-        print(
-            f"\n{FLEET} replicas: {[f'{cpu:.2f} s CPU, {wall:.2f} s' for cpu, wall in costs]}, {asked} asked"
-        )
-    assert asked == FLEET
+    print(f"\n{FLEET} replicas: {[f'{cpu:.2f} s CPU, {wall:.2f} s' for cpu, wall in costs]}")
+    assert not left, "who is left over in one round comes first in the next"
+    assert max(wall for _, wall in costs) < 5
     assert min(cpu for cpu, _ in costs) < 2
