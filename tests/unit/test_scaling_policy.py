@@ -308,6 +308,25 @@ def test_a_lesson_is_forgotten_after_a_day_and_with_a_smaller_load() -> None:
     assert unknown.wanted == 3
 
 
+def test_what_comes_counts_and_not_what_an_overloaded_replica_still_answers() -> None:
+    replay = Replay(Limits(1, 10, {CPU: 70.0}, down_after_s=60), wanted=4)
+    replay.looks([{CPU: 30}] * 12, load=100.0)
+    replay.looks([{CPU: 100}] * 3, load=5.0)
+    assert [change[1:] for change in replay.changes] == [(4, 2), (2, 3)]
+    assert replay.memory.lessons[0].load > 75
+
+
+def test_a_lesson_outlives_sleep_and_holds_where_the_load_is_not_known() -> None:
+    limits = Limits(0, 10, {CPU: 70.0}, idle_timeout_s=30, up_after_s=0, down_after_s=60)
+    replay = Replay(limits, wanted=4)
+    replay.looks([{CPU: 30}] * 12, load=100.0)
+    replay.look({CPU: 100}, load=100.0)
+    replay.looks([{CPU: 30}] * 10, active=False, load=0.0)
+    assert replay.wanted == 0
+    replay.wanted = 3
+    assert replay.looks([{CPU: 45}] * 30, load=None)[-1].blocker == Blocker.LEARNED
+
+
 def test_what_others_changed_teaches_nothing() -> None:
     replay = Replay(Limits(1, 10, {CPU: 70.0}, up_after_s=0, down_after_s=60), wanted=4)
     replay.looks([{CPU: 30}] * 12)
