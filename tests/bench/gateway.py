@@ -7,6 +7,7 @@ best one: other work on the machine only ever makes a round worse.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import shutil
 import subprocess
@@ -19,10 +20,20 @@ from pathlib import Path
 import psutil
 from cryptography.hazmat.primitives import serialization
 
-from gateway import consistency, snapshot
+from gateway import consistency, counting, snapshot
 from gateway.targets import EndpointTarget, ReplicaTarget, Serving
 from tests.bench.result import Result
-from tests.support_gateway import AUDIENCE, ISSUER, ControlPlane, Gateway, Key, endpoint, free_port, until
+from tests.support_gateway import (
+    AUDIENCE,
+    ISSUER,
+    ControlPlane,
+    Gateway,
+    Key,
+    bearer,
+    endpoint,
+    free_port,
+    until,
+)
 
 HERE = Path(__file__).resolve().parent
 NAME = "me-00000000-0000-4000-8000-0000000be7c4"
@@ -306,6 +317,22 @@ def _size(stack: contextlib.ExitStack) -> Iterator[Result]:
     until(lambda: gateway.get(path, token).status == 503)  # its route is there, its replica is not
     seconds = time.perf_counter() - started
     yield Result(f"{label}, change published → enforced", round(seconds, 2), "s", "<= 2", seconds <= 2)
+    yield _reading(gateway, token)
+
+
+def _reading(gateway: Gateway, token: str) -> Result:
+    """What the agent does every 5 s, while every endpoint has figures."""
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    for number in range(ENDPOINTS):
+        connection.request("GET", f"/v1/{_endpoint(number).endpoint_id}/x", headers=bearer(token))
+        connection.getresponse().read()
+    connection.close()
+    until(lambda: len(counting.read(gateway.admin).duration) >= ENDPOINTS, what="all of them have figures")
+    started = time.perf_counter()
+    counting.read(gateway.admin)
+    milliseconds = (time.perf_counter() - started) * 1000
+    label = f"gateway: figures of {ENDPOINTS} endpoints, read from Envoy"
+    return Result(label, round(milliseconds), "ms", "<= 250", milliseconds <= 250)
 
 
 def _endpoint(number: int) -> EndpointTarget:
