@@ -49,7 +49,7 @@ def test_a_busy_core_is_a_second_a_second_and_an_idle_replica_is_none(driver: Dr
     assert set(first) == set(second) == {busy, idle}
     assert 1.4 < second[busy].at - first[busy].at < 10
     # Other tests may run on this machine at the same time; more than its core it can't get.
-    assert 0.3 < cores(first[busy], second[busy]) < 1.15
+    assert 0.15 < cores(first[busy], second[busy]) < 1.15
     assert 0 <= cores(first[idle], second[idle]) < 0.1
 
 
