@@ -133,6 +133,8 @@
     if (event.detail.target.id !== "dry-run") return;
     event.detail.target.querySelectorAll("details").forEach(function (fold, i) { fold.open = !!unfolded[i]; });
     var trial = event.detail.target.querySelector("[data-span]");
+    var said = trial && (trial.querySelector("svg[aria-label]") || trial.querySelector(".notice"));
+    if (said) window.berth.announce(said.getAttribute("aria-label") || said.textContent.trim());
     form.querySelectorAll(".try-ranges button").forEach(function (button) {
       button.setAttribute("aria-pressed", String(!!trial && trial.getAttribute("data-span") === button.value));
     });

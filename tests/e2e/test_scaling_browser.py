@@ -123,6 +123,7 @@ def test_what_is_typed_is_tried_before_it_is_saved(server: Console, page: Page) 
     # It follows what is typed; what can't be saved can't be tried, and says so in the same words.
     page.get_by_label("Max replicas").fill("2")
     expect(trial.get_by_role("img", name="under these limits from 2 to 2")).to_be_visible()
+    expect(page.locator("#announce")).to_contain_text("under these limits from 2 to 2")
     page.get_by_label("Max replicas").fill("99")
     expect(trial).to_contain_text("Max replicas: Enter a whole number from 1 to 10.")
     page.get_by_label("Max replicas").fill("4")

@@ -445,6 +445,18 @@ def test_settings_change_in_place_or_make_a_revision(endpoint: Endpoint, editor_
     assert 'value="77"' in bad.content.decode()
 
 
+def test_who_may_only_look_sees_every_limit(endpoint: Endpoint, viewer_client: Client) -> None:
+    Endpoint.objects.filter(pk=endpoint.pk).update(in_flight=7, latency_ms=450, scale_down_after_s=90)
+    text = viewer_client.get(reverse("endpoints:settings", args=[endpoint.id])).content.decode()
+    for name, value in (
+        ("Requests in flight per replica", "7"),
+        ("Response latency", "450 ms"),
+        ("Scale up after", "15 s"),
+        ("Scale down after", "90 s"),
+    ):
+        assert f'<dt>{name}</dt><dd class="num">{value}</dd>' in text
+
+
 def test_an_emptied_time_of_scaling_is_its_default_and_no_change(
     endpoint: Endpoint, editor_client: Client
 ) -> None:
