@@ -243,7 +243,7 @@ def test_calls_go_on_while_the_control_plane_is_away(world: World) -> None:
     polls = len(world.plane.polls)
     world.plane.start()
     until(lambda: any(p.applied == version for p in world.plane.polls[polls:]), what="it reports again")
-    assert "control plane answers again" in gateway.output()
+    until(lambda: "control plane answers again" in gateway.output())
 
 
 def test_without_any_snapshot_it_waits_for_the_first(world: World) -> None:
