@@ -375,7 +375,7 @@ def test_a_broken_memory_is_an_empty_one(garbage: object) -> None:
 def test_a_round_of_a_thousand_endpoints_takes_less_than_a_third_of_a_second() -> None:
     limits = Limits(0, 10, {CPU: 70.0, LATENCY: 500.0, IN_FLIGHT: 8.0}, 600, 60, 3600)
     memories, best = [Memory()] * 1000, 10.0
-    for turn in range(60):
+    for turn in range(15):
         views = [
             Seen(
                 START + 5 * turn,
