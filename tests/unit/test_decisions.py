@@ -13,9 +13,11 @@ from django.utils.html import escape
 from pytest_django import DjangoAssertNumQueries
 
 from endpoints.autoscaling import reading
+from endpoints.autoscaling.deciding import Autoscaler
 from endpoints.errors import describe
 from endpoints.live_pages import EndpointPage
-from endpoints.models import Decision, Endpoint, ScaleState
+from endpoints.metrics.sample import ReplicaFigures, Sample
+from endpoints.models import Decision, Endpoint, Node, ScaleState
 from iam.actors import Actor
 from tests.support_endpoints import load_data, new_endpoint
 
@@ -243,6 +245,24 @@ def test_a_fixed_number_is_said_to_be_fixed(
     Endpoint.objects.filter(pk=endpoint.pk).update(max_replicas=1)
     assert "Change them" in page(editor_client, endpoint)
     assert "Change them" not in page(viewer_client, endpoint)
+
+
+def test_the_real_autoscaler_s_word_is_told(endpoint: Endpoint, viewer_client: Client) -> None:
+    Node.objects.create(name="big", region_id="HCM", cpus=64, memory_bytes=2**38)
+    scaler, start = Autoscaler(), int(timezone.now().timestamp()) // 5 * 5 - 60
+    for number in range(8):
+        at = start + number * 5
+        fresh = Endpoint.objects.select_related("revision__instance_type").get(pk=endpoint.pk)
+        count = fresh.wanted_replicas
+        replicas = {f"r{slot}": ReplicaFigures(cpu=91.0 / count) for slot in range(count)}
+        sample = Sample(at, 5.0, {"2xx": 50}, wanted=count, ready=float(count), replicas=replicas)
+        scaler.look([fresh], {endpoint.id: sample}, complete=True, held=())
+    text = page(viewer_client, endpoint)
+    assert "CPU 91 % &gt; 70 % for 15 s: 1 → 2" in text
+    assert "Nothing asks for a change: stays at 2" in text  # one alone would have 91 % again
+    [told] = viewer_client.get(f"/api/v1/endpoints/{endpoint.id}/decisions/").json()["results"]
+    assert (told["before"], told["after"], told["metric"], told["blocker"]) == (1, 2, "cpu_percent", None)
+    assert told["inputs"]["cpu_percent"]["target"] == 70
 
 
 # -- live ----------------------------------------------------------------------------------------------------
