@@ -285,6 +285,8 @@ def test_what_is_typed_is_tried_and_not_saved(endpoint: Endpoint, editor_client:
     assert "really from 2 to 2, under these limits from 1 to 4" in text or "from 1 to 3" in text
     assert len(re.findall(r'<path class="steps steps-(?:real|trial)" d="M0 [^"]+H1000">', text)) == 2
     assert "CPU 90 % &gt; 70 %" in text
+    assert re.search(r'<rect class="steps-late" x="[\d.]+" y="0" width="[\d.]+"', text)
+    assert "latency above the threshold" in text
     assert "always room" in text
     assert '{"range": "1h"}' in text
     assert " style=" not in text
