@@ -61,7 +61,7 @@ def figures(request: HttpRequest) -> HttpResponse:
     if not _is_agent(request):
         return HttpResponse("unknown gateway token\n", status=401, content_type="text/plain")
     try:
-        told.push(told.read(request.body, request.headers.get("Content-Encoding", "")))
+        told.hear(request.body, request.headers.get("Content-Encoding", ""))
     except RequestDataTooBig:
         return HttpResponse("too long\n", status=413, content_type="text/plain")
     except ValueError as error:

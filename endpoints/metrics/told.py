@@ -52,16 +52,18 @@ def _default() -> Any:
     return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=2)
 
 
-def read(body: bytes, encoding: str) -> Told:
-    """The push in an agent's request; encoding: its Content-Encoding. Raises ValueError for what no agent sends."""
+def hear(body: bytes, encoding: str) -> None:
+    """Let the next `drain` have what stands in an agent's request; encoding: its Content-Encoding.
+
+    Raises ValueError for what no agent sends, RedisError.
+    """
+    if encoding not in ("", "gzip"):
+        raise ValueError(f"Content-Encoding {encoding[:40]}")
     try:
-        if encoding == "gzip":
-            body = _decompressed(body)
-        elif encoding:
-            raise ValueError(f"Content-Encoding {encoding[:40]}")
-        return Told.of(json.loads(body))
+        found = Told.of(json.loads(_decompressed(body) if encoding else body))
     except (zlib.error, RecursionError) as error:
         raise ValueError(f"no figures: {error}") from error
+    _push(_default(), found, body if encoding else gzip.compress(body, 1), time.time())
 
 
 def push(told: Told, client: Any = None, at: float | None = None) -> bool:
@@ -69,11 +71,14 @@ def push(told: Told, client: Any = None, at: float | None = None) -> bool:
 
     Raises RedisError.
     """
-    at = time.time() if at is None else at
-    body = json.dumps({"at": at, "told": told.as_json()}, separators=(",", ":")).encode()
+    body = gzip.compress(json.dumps(told.as_json(), separators=(",", ":")).encode(), 1)
+    return _push(_default() if client is None else client, told, body, time.time() if at is None else at)
+
+
+def _push(client: Any, told: Told, body: bytes, at: float) -> bool:
+    """body: as agents send it. The list has the time before it, and a line feed."""
     seen = f"{_LIST}:seen:{told.gateway_id}:{told.number}"
-    client = _default() if client is None else client
-    return bool(client.eval(_PUSH, 2, _LIST, seen, gzip.compress(body, 1), KEPT, KEPT_S, _SEEN_S))
+    return bool(client.eval(_PUSH, 2, _LIST, seen, f"{at}\n".encode() + body, KEPT, KEPT_S, _SEEN_S))
 
 
 def drain(client: Any = None) -> list[Heard]:
@@ -87,10 +92,10 @@ def drain(client: Any = None) -> list[Heard]:
 
 
 def _heard(body: bytes) -> Heard | None:
+    at, _, packed = body.partition(b"\n")
     try:
-        document = json.loads(gzip.decompress(body))
-        return Heard(Told.of(document["told"]), float(document["at"]))
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error) as error:
+        return Heard(Told.of(json.loads(_decompressed(packed))), float(at))
+    except (ValueError, zlib.error) as error:
         log.error("a gateway's figures cannot be read, they are left out: %r", error)
         return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,7 +182,10 @@ class _Line:
         answer = self._connection.getresponse()
         content = answer.read()
         if answer.headers.get("Content-Encoding") == "gzip":
-            content = gzip.decompress(content)
+            try:
+                content = gzip.decompress(content)
+            except (EOFError, zlib.error) as error:
+                raise http.client.HTTPException(f"its answer cannot be read: {error}") from error
         return answer.status, content
 
     def _credentials(self) -> dict[str, str]:

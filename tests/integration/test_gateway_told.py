@@ -139,7 +139,7 @@ def test_the_list_is_bounded(redis_server: redis.Redis, monkeypatch: pytest.Monk
     monkeypatch.setattr(told, "KEPT", 5)
     for number in range(9):
         assert told.push(figures(number))
-    redis_server.rpush("berth:gateway:figures", b"rubbish", gzip.compress(b'{"at": 1}'))
+    redis_server.rpush("berth:gateway:figures", b"rubbish", b"1.0\n" + gzip.compress(b'{"at": 1}'))
     assert 0 < redis_server.ttl("berth:gateway:figures") <= told.KEPT_S
     assert [item.told.number for item in told.drain()] == [4, 5, 6, 7, 8]
 
