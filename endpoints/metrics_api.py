@@ -11,7 +11,9 @@ from typing import Any
 from django.http import HttpResponse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
+from django.utils.decorators import method_decorator
 from django.utils.translation import gettext as _
+from django.views.decorators.gzip import gzip_page
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -207,11 +209,12 @@ class AnyAccept(BaseContentNegotiation):
         return renderers[0], renderers[0].media_type
 
 
+@method_decorator(gzip_page, name="dispatch")
 class PrometheusView(APIView):
     """`GET /metrics`: the latest figures of the caller's project, in Prometheus' text format.
 
     With `Authorization: Bearer` and a service account's access token, which Prometheus fetches itself (`oauth2` in its
-    configuration), or a console session; the role must allow VIEW.
+    configuration), or a console session; the role must allow VIEW. Compressed if the client takes it: labels repeat.
     """
 
     content_negotiation_class = AnyAccept

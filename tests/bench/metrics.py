@@ -25,12 +25,13 @@ def run() -> list[Result]:
         ),
         Result(
             "a chart of 24 h there, p50",
-            round(chart["median"]),
+            round(chart["wall"] * 1000),
             "ms",
             f"<= {GOAL_CHART_MS:g}",
-            chart["median"] <= GOAL_CHART_MS,
+            chart["wall"] * 1000 <= GOAL_CHART_MS,
         ),
-        Result("a chart of 24 h there, slowest", round(chart["most"]), "ms", "", None),
+        Result("a chart of 24 h there, processor time", round(chart["cpu"] * 1000), "ms", "", None),
+        Result("/metrics of them all, processor time", round(found["scrape"]["cpu"] * 1000), "ms", "", None),
         *_weights("idle, 1 replica", found["idle"]),
         *_weights(f"busy, {REPLICAS} replicas with GPUs", found["busy"]),
     ]

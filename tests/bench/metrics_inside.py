@@ -15,16 +15,17 @@ django.setup()
 
 from django.db import connection  # noqa: E402
 
-from endpoints.metrics import query, rows, store  # noqa: E402
+from endpoints.metrics import prometheus, query, rows, store, text_format  # noqa: E402
 from endpoints.metrics.sample import RESOLUTIONS, ReplicaFigures, Sample, merge  # noqa: E402
 from endpoints.models import Endpoint, MetricSample, MetricSeries, Replica  # noqa: E402
 from gateway.figures import bin_of  # noqa: E402
+from iam.models import Project  # noqa: E402
 from runtimes.fake import FakeRuntime  # noqa: E402
-from tests.bench.fleet_inside import actor, cpu_s, person  # noqa: E402
+from tests.bench.fleet_inside import actor, cpu_s, person, timed  # noqa: E402
 from tests.support_fleet import big_engine, serving  # noqa: E402
 
 REQUESTS_PER_S = 20
-CHARTS = 20
+CHARTS, SCRAPES = 20, 3
 DAY = 86_400
 ALONE = 10  # endpoints whose samples are laid out to weigh them
 # For how long each resolution is laid out. The coarsest, six times as large as both others, is read by neither a round
@@ -109,15 +110,19 @@ def coarse(kind: Callable[..., Sample], names: Iterable[str], resolution: int, s
     return merge(0, [kind(at, names, seed) for at in range(0, min(resolution, 120), 5)])
 
 
-def chart_ms(endpoint: Endpoint, now: float) -> list[float]:
-    """A chart of 24 hours, each with its wall time, ms."""
-    found = []
-    for _ in range(CHARTS):
-        began = time.perf_counter()
+def chart(endpoint: Endpoint, now: float) -> dict[str, float]:
+    """A chart of 24 hours, of which each minute is there: medians, s."""
+
+    def one() -> None:
         drawn = query.chart(endpoint, now - DAY, now, now=now)
-        found.append((time.perf_counter() - began) * 1000)
         assert sum(value is not None for value in drawn["series"]["cpu"]) > 400
-    return found
+
+    return timed(one, CHARTS)
+
+
+def scrape(project: Project, now: float) -> dict[str, float]:
+    """What Prometheus is told of the whole fleet: medians, s."""
+    return timed(lambda: text_format.text(prometheus.families(project, now)), SCRAPES)
 
 
 def bytes_of(kind: Callable[..., Sample], resolution: int, replicas: int) -> float:
@@ -168,12 +173,12 @@ def main(endpoints: int, replicas: int) -> None:
     fill(names, now)
     print(f"filled in {time.monotonic() - began:.0f} s, {_file_bytes() / 1e6:.0f} MB", file=sys.stderr)
     spent = round_seconds(names, now)
-    charts = chart_ms(fleet[len(fleet) // 2], now + 120)
     print(
         json.dumps(
             {
                 "round": spent,
-                "chart": {"median": sorted(charts)[CHARTS // 2], "most": max(charts)},
+                "chart": chart(fleet[len(fleet) // 2], now + 120),
+                "scrape": scrape(fleet[0].project, now + 120),
                 "idle": growth(idle, 1),
                 "busy": growth(busy, replicas),
             }

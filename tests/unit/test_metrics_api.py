@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import time
 from datetime import UTC, datetime, timedelta
@@ -268,8 +269,11 @@ def test_prometheus_sees_its_project_alone(
     token = tokens.issue(client_for(account))
     # What Prometheus 3 asks for, in its order.
     accept = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
-    found = scraped(client, HTTP_AUTHORIZATION=f"Bearer {token}", HTTP_ACCEPT=accept)
+    headers = {"HTTP_AUTHORIZATION": f"Bearer {token}", "HTTP_ACCEPT": accept}
+    found = scraped(client, **headers)
     assert value(found, "berth_endpoint_requests_total", code="2xx", endpoint=endpoint.id) == 5
+    packed = client.get("/metrics", HTTP_ACCEPT_ENCODING="gzip", **headers)
+    assert gzip.decompress(packed.content).startswith(b"# HELP berth_endpoint_status ")
 
 
 def test_without_redis_the_rest_is_told(
