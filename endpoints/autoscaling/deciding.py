@@ -27,12 +27,11 @@ WRITTEN_EVERY_S = 30
 
 @dataclass(slots=True)
 class _Known:
-    """Of one endpoint. key: what of its last finding a page shows in words. wanted: as it was left."""
+    """Of one endpoint. key: what of its last finding a page shows in words."""
 
     memory: Memory = field(default_factory=Memory)
     told: Mapping[str, Any] = field(default_factory=dict)
     key: tuple[object, ...] = ()
-    wanted: int | None = None
     written_at: float = 0.0
 
 
@@ -83,7 +82,6 @@ class Autoscaler:
             self._known[key] = _Known(
                 Memory.unpack(row.memory) if row else Memory(),
                 row.finding.get("told", {}) if row else {},
-                wanted=row.finding.get("after") if row else None,
             )
 
     def _one(self, endpoint: Endpoint, sample: Sample, is_held: bool) -> tuple[ScaleState | None, bool]:
@@ -91,8 +89,6 @@ class Autoscaler:
         if not _is_decidable(endpoint):
             return None, False
         wanted = endpoint.wanted_replicas
-        if known.wanted == 0 and wanted > 0:
-            known.memory = Memory()  # it was woken: its idle time begins anew
         view = _with_held(seen(sample, wanted, FINEST), is_held)
         verdict, known.memory = decide(limits_of(endpoint), view, known.memory)
         more: dict[str, Any] = {}
@@ -107,7 +103,6 @@ class Autoscaler:
                 known.told = ledger.record(endpoint, verdict, wanted, known.told, now, more)
         if scaled:
             log.info("%s: %s -> %s (%s)", endpoint.id, wanted, verdict.wanted, verdict.rule)
-        known.wanted = verdict.wanted
         return self._state(endpoint, known, verdict, wanted, more, now), scaled
 
     def _state(
