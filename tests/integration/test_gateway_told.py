@@ -14,9 +14,11 @@ from django.conf import settings
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from pytest_django.live_server_helper import LiveServer
 
 from config.keyfiles import read_or_create
 from endpoints.metrics import told
+from gateway.control import ControlAway, ControlRefused, Nonsense, Teller
 from gateway.figures import EndpointFigures, Told
 
 pytestmark = [pytest.mark.django_db, pytest.mark.redis]
@@ -156,3 +158,25 @@ def test_without_redis_the_agent_keeps_them(
     nobody = redis.Redis(unix_socket_path=str(tmp_path / "nobody"))
     monkeypatch.setattr(told, "_default", lambda: nobody)
     assert post(client, figures()) == 503
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_agents_own_words_are_understood(
+    live_server: LiveServer, redis_server: redis.Redis, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("wrong\n")
+    teller = Teller(live_server.url, token, "gw-1")
+    with pytest.raises(ControlRefused):
+        teller.tell(figures(1))
+    token.write_text(read_or_create(settings.BERTH_GATEWAY_TOKEN_FILE))
+    teller.tell(figures(1))
+    teller.tell(figures(1))  # as after an answer that was lost
+    teller.tell(figures(2))
+    with pytest.raises(Nonsense, match="seconds = 0"):
+        teller.tell(Told("gw-1", 3, 0.0, {}))
+    assert [item.told for item in told.drain()] == [figures(1), figures(2)]
+    nobody = redis.Redis(unix_socket_path=str(tmp_path / "nobody"))
+    monkeypatch.setattr(told, "_default", lambda: nobody)
+    with pytest.raises(ControlAway, match="503"):
+        teller.tell(figures(3))
