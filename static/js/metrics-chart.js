@@ -111,10 +111,16 @@
     });
     if (this.figure.hidden) { this.destroy(); return; }
     this.draw();
-    this.legend.show(this.rows);
+    this.legend.show(this.reading());
     this.tell();
     if (this.marks) this.marks.show(picture.decisions);
     this.table.show(this, picture);
+  };
+
+  /* Its rows in the reader's order: lines, what frames them, threshold, replicas. */
+  Chart.prototype.reading = function () {
+    var order = { line: 0, frame: 1, limit: 2, replica: 3 };
+    return this.rows.slice().sort(function (a, b) { return order[a.kind] - order[b.kind]; });
   };
 
   Chart.prototype.draw = function () {
@@ -203,11 +209,13 @@
     var index = this.index();
     var at = index === null ? this.last : index;
     this.figure.querySelector("[data-at]").textContent = index === null ? "" : words.moment(this.at[at], this.step);
-    var told = this.legend.tell(this.rows, at, index === null, this.plan.unit);
+    this.told = words.moment(this.at[at], this.step) + ": " + this.legend.tell(at, index === null, this.plan.unit);
     this.plot.setAttribute("aria-valuemax", String(this.at.length - 1));
     this.plot.setAttribute("aria-valuenow", String(at));
-    if (document.activeElement === this.plot) this.plot.setAttribute("aria-valuetext", words.moment(this.at[at], this.step) + ": " + told);
   };
+
+  /* To a screen reader, once for each key: what moves by itself would never let it come to an end. */
+  Chart.prototype.speak = function () { this.plot.setAttribute("aria-valuetext", this.told); };
 
   Chart.prototype.pointAt = function (moment) {
     if (!this.u) return;
@@ -219,6 +227,7 @@
 
   Chart.prototype.onFocus = function () {
     if (this.u && this.index() === null && this.plot.matches(":focus-visible")) this.pointAt(this.at[this.last]);
+    this.speak();
   };
 
   Chart.prototype.onKey = function (event) {
@@ -232,6 +241,7 @@
     else if (event.key === "-") this.page.zoomOut();
     else if (to === undefined) return;
     else this.pointAt(this.at[Math.min(Math.max(to, 0), this.at.length - 1)]);
+    this.speak();
     event.preventDefault();
   };
 

@@ -21,14 +21,12 @@
     this.all = false;
   }
 
-  /* In the reader's order: lines, what frames them, threshold, replicas. */
+  /* rows in the reader's order. */
   Legend.prototype.show = function (rows) {
-    var order = { line: 0, frame: 1, limit: 2, replica: 3 };
-    var sorted = rows.slice().sort(function (a, b) { return order[a.kind] - order[b.kind]; });
-    var shape = sorted.map(function (row) { return row.kind + row.label; }).join("|") + this.all;
-    if (shape !== this.shape) this.build(sorted);
+    var shape = rows.map(function (row) { return row.kind + row.label; }).join("|") + this.all;
+    if (shape !== this.shape) this.build(rows);
     this.shape = shape;
-    this.items.forEach(function (item, i) { item.row = sorted[i]; });
+    this.items.forEach(function (item, i) { item.row = rows[i]; });
   };
 
   Legend.prototype.build = function (rows) {
@@ -89,12 +87,13 @@
   }
 
   /* Returns it all as one sentence. `newest`: there is no cursor. */
-  Legend.prototype.tell = function (rows, at, newest, unit) {
+  Legend.prototype.tell = function (at, newest, unit) {
     var legend = this;
     return this.items.map(function (item) {
       var figure = newest ? recent(item.row.values, at) : item.row.values[at];
       var text = words.value(unit, figure);
       if (item.value.textContent !== text) item.value.textContent = text;
+      item.element.classList.toggle("is-none", item.row.kind === "replica" && text === words.NONE);
       return item.row.label + " " + (text === words.NONE ? legend.say("none") : text);
     }).join(", ");
   };

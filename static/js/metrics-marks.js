@@ -6,6 +6,7 @@
   var APART = 18; // px
   var TOLD = 4; // sentences in one tip
   var ON_PAGE = 10;
+  var LEAVE_MS = 150;
 
   function kind(item) { return item.after > item.before ? "up" : item.after < item.before ? "down" : "held"; }
 
@@ -29,6 +30,8 @@
     this.tip.id = "decision-tip";
     this.tip.setAttribute("role", "tooltip");
     this.tip.hidden = true;
+    this.tip.addEventListener("mouseenter", this.stay.bind(this));
+    this.tip.addEventListener("mouseleave", this.closeSoon.bind(this));
     chart.plot.after(this.strip, this.tip);
   }
 
@@ -74,7 +77,7 @@
     var close = this.close.bind(this);
     mark.addEventListener("mouseenter", open);
     mark.addEventListener("focus", open);
-    mark.addEventListener("mouseleave", close);
+    mark.addEventListener("mouseleave", this.closeSoon.bind(this));
     mark.addEventListener("blur", close);
     mark.addEventListener("keydown", function (event) { if (event.key === "Escape") close(); });
     this.strip.append(mark);
@@ -102,6 +105,7 @@
   };
 
   Marks.prototype.open = function (mark) {
+    this.stay();
     var items = mark.group.items.slice().reverse();
     var tip = this.tip;
     tip.textContent = "";
@@ -127,7 +131,16 @@
     this.chart.pointAt(items[0].at);
   };
 
+  /* The mouse may go on into the tip. */
+  Marks.prototype.stay = function () { window.clearTimeout(this.leaving); };
+
+  Marks.prototype.closeSoon = function () {
+    this.stay();
+    this.leaving = window.setTimeout(this.close.bind(this), LEAVE_MS);
+  };
+
   Marks.prototype.close = function () {
+    this.stay();
     this.tip.hidden = true;
     this.shown = null;
     this.chart.leave();

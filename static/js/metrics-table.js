@@ -55,9 +55,9 @@
   Table.prototype.figures = function () {
     var chart = this.chart;
     var unit = this.plan.unit;
-    var rows = chart.rows.slice().reverse();
+    var rows = chart.reading();
     var every = Math.ceil((chart.last + 1) / MOST);
-    var caption = this.plan.title + (every > 1 ? " · " + this.say("thinned").replace("%s", every) : "");
+    var caption = this.plan.title + (every > 1 ? " · " + this.say("thinned").replace("%s", words.span(every * chart.step)) : "");
     var made = table(caption, [this.say("time")].concat(rows.map(function (row) { return row.label; })));
     for (var i = chart.last; i >= 0; i -= every) {
       var line = made.tBodies[0].insertRow();

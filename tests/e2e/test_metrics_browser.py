@@ -264,17 +264,26 @@ def test_a_table_says_the_same(measured: tuple[str, int], page: Page) -> None:
     expect(figure.locator("table")).to_have_count(0)
     figure.locator("summary").click()
     heads = figure.locator("thead th").all_inner_texts()
-    assert heads == ["Time", "Mean", "Threshold", "Slot 1", "Slot 0"]
+    assert heads == ["Time", "Mean", "Threshold", "Slot 0", "Slot 1"]
     rows = figure.locator("tbody tr").evaluate_all("all => all.map(r => [...r.cells].map(c => c.innerText))")
     assert 40 <= len(rows) <= 60
-    assert rows[0][1:] == ["50%", "70%", "60%", "40%"]
+    assert rows[0][1:] == ["50%", "70%", "40%", "60%"]
     assert ["–", "70%", "–", "–"] in [row[1:] for row in rows]
+
+
+def test_the_first_figures_take_the_place_of_the_words(running: Console, page: Page) -> None:
+    endpoint = running.do(f"new('fresh', {EDITOR!r})")
+    look(page, endpoint)
+    expect(page.locator("[data-empty]")).to_contain_text("the first come about 10 s after a replica serves")
+    expect(page.locator("[data-charts]")).to_be_hidden()
+    running.do(f"now_at({endpoint!r}, 3)")
+    expect(chart(page, "requests").locator("[data-legend] b")).to_have_text("3/s", timeout=12_000)
+    expect(page.locator("[data-empty]")).to_be_hidden()
 
 
 @pytest.mark.parametrize(
     ("played", "words"),
     [
-        ("e", "the first come about 10 s after a replica serves"),
         ("set_status(e, Status.ASLEEP)", "The next request wakes it"),
         ("set_status(e, Status.INACTIVE)", "It is paused"),
     ],
