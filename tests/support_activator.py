@@ -81,6 +81,7 @@ class Bedroom:
         self.asked: list[dict[str, Any]] = []
         self.wakes = 0
         self.words: dict[str, Any] = {"state": "waking", "phase": "loading model", "eta_s": 12.0}
+        self.words_of: dict[str, dict[str, Any]] = {}  # where they differ
         self._lock = threading.Lock()
         world.plane.activation = self._answer
         self.activator = Activator(world.plane.url, world.gateway.token_file, *words)
@@ -106,7 +107,7 @@ class Bedroom:
             waiting = {key: one for key, one in said["waiting"].items() if one["count"]}
             if waiting and not self.wakes:
                 self.wakes = 1
-            return dict.fromkeys(waiting, self.words)
+            return {key: self.words_of.get(key, self.words) for key in waiting}
 
     def wake(self, *replicas: Replica) -> None:
         """The control plane has these ready."""

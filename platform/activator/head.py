@@ -32,7 +32,10 @@ class Head:
         return next((value for key, value in self.headers if key.lower() == name), "")
 
     def written(self, *, instead: Sequence[tuple[str, str]] = ()) -> bytes:
-        """For a replica: as received, but for our own headers. instead: headers that replace their namesakes."""
+        """For a replica: as received, but for our own headers, and on a connection that ends with the answer.
+        instead: headers that replace their namesakes."""
+        if not self.get("upgrade"):
+            instead = (*instead, ("connection", "close"))
         dropped = {*_OURS, *(name for name, _ in instead)}
         kept = [(name, value) for name, value in self.headers if name.lower() not in dropped]
         lines = [f"{self.method} {self.target} HTTP/1.1"]

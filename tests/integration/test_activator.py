@@ -105,6 +105,18 @@ def test_several_replicas_take_turns_and_one_that_refuses_is_passed_over(
     assert min(told.count("a"), told.count("c")) >= 3, told
 
 
+def test_no_request_follows_another_ones_way(world: World, bedroom: Bedroom) -> None:
+    # The gateway keeps connections to replicas; one to the activator leads to a single endpoint's replica.
+    replicas = {name: world.replica(name=name) for name in ("me-1", "me-2")}
+    world.gateway.publish(sleeping("me-1"), sleeping("me-2"))
+    bedroom.words_of = {
+        name: {"state": "ready", "replicas": [["127.0.0.1", one.port]]} for name, one in replicas.items()
+    }
+    for _ in range(10):
+        for name in replicas:
+            assert send(world, f"/v1/{name}/v1/models").json()["replica"] == name
+
+
 # --- who may ----------------------------------------------------------------------------------------------
 
 
