@@ -257,6 +257,9 @@ def test_a_clock_that_jumps_ahead_takes_a_few_slots_a_round_at_most(endpoint: En
     measure(endpoint, NOW, NOW + 120, tidied=True)
     assert store.latest(now=NOW + 121)[endpoint.id].at == NOW + 115
     assert kept(endpoint, 60)[-1] == NOW
+    # Set right, it loses nothing more, whatever is left of the time ahead.
+    assert len(kept(endpoint, 900)) == before[900] - 12
+    assert [at for at in kept(endpoint, 5) if at > NOW + 120] == [year + 5 * number for number in range(4)]
 
 
 def test_a_clock_that_is_set_back_neither_doubles_nor_breaks(endpoint: Endpoint) -> None:
