@@ -71,6 +71,7 @@ _CHART: dict[str, Any] = {
             "items": {
                 "type": "object",
                 "properties": {
+                    "id": {"type": "integer", "description": "in `decisions/`"},
                     "at": {"type": "number"},
                     "before": {"type": "integer", "description": "wanted replicas"},
                     "after": {"type": "integer"},

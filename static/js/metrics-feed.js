@@ -55,6 +55,7 @@
     var mine = function () { return feed.abort === abort; };
     this.due = false;
     window.fetch(this.question(span), { headers: { Accept: "application/json" }, signal: abort.signal })
+      .catch(function () { throw { unreachable: true }; })
       .then(function (answer) {
         return answer.ok ? answer.json() : answer.json().catch(function () { return {}; }).then(function (problem) {
           throw Object.assign(new Error(problem.detail || ""), { status: answer.status });
@@ -76,7 +77,8 @@
   };
 
   Feed.prototype.fail = function (error) {
-    if (!error.status && error.name !== "AbortError" && !(error instanceof TypeError)) window.setTimeout(function () { throw error; });
+    // A mistake in drawing is not the server's: it shows up in the browser's console.
+    if (!error.status && !error.unreachable) window.setTimeout(function () { throw error; });
     if (OVER[error.status]) { this.onState({ kind: "ended", why: this.say(OVER[error.status]) }); return; }
     var wait = RETRY_S[Math.min(this.failures++, RETRY_S.length - 1)];
     var why = !error.status ? this.say("unreachable")

@@ -27,7 +27,8 @@
     var query = new URLSearchParams(window.location.search);
     var from = whole(query.get("from"));
     var to = whole(query.get("to"));
-    if (to - from >= LEAST_S) return { from: from, to: to };
+    var longest = this.ranges[this.names[this.names.length - 1]];
+    if (to - from >= LEAST_S && from < this.now()) return { from: Math.max(from, to - longest), to: to };
     return { range: this.ranges[query.get("range")] ? query.get("range") : this.default };
   };
 

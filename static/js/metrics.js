@@ -55,7 +55,8 @@
   var spanText = "";
 
   function sayEmpty(span) {
-    var status = document.getElementById("ep-status").getAttribute("data-status");
+    var head = document.getElementById("ep-status"); // gone with the endpoint
+    var status = head && head.getAttribute("data-status");
     var kind = !span.live ? "span" : status === "ASLEEP" ? "asleep" : status === "INACTIVE" ? "paused"
       : root.hasAttribute("data-served") && status !== "DEPLOYING" ? "span" : "new";
     root.querySelectorAll("[data-for]").forEach(function (part) { part.hidden = part.getAttribute("data-for") !== kind; });
