@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.figures import add_bins, bin_of, quantile
+from gateway.figures import EndpointFigures, add_bins, bin_of, quantile
 from tests.support_gateway import Exchange, World, bearer, endpoint, until
 
 pytestmark = pytest.mark.envoy
@@ -28,7 +28,10 @@ def behave(exchange: Exchange) -> None:
     for _ in exchange.body():
         pass
     kind = exchange.target.split("?")[0].strip("/")
-    if kind == "hang":
+    if kind in ("hang", "begun"):
+        if kind == "begun":
+            exchange.send(HEAD)
+            exchange.chunk(b"data: x\n\n")
         with contextlib.suppress(OSError):
             exchange.connection.recv(1)  # until the gateway gives up
     elif kind == "stream":
@@ -147,27 +150,29 @@ def test_times_are_right(world: World) -> None:
     assert max(stream.duration) > bin_of(2.5 * DELAY_S * 1000)
 
 
+def waiting_for(world: World, age: float) -> EndpointFigures | None:
+    """The present figures, if a request has waited for `age` seconds in them."""
+    found = world.plane.figures(NAME)
+    return found if any(number >= bin_of(age * 1000) for number in found.waiting) else None
+
+
 def test_a_request_that_hangs_is_a_sample_of_growing_age(world: World) -> None:
-    connections = [hold(world, "hang") for _ in range(2)]
-    with hold(world, "stream") as stream:  # has its first byte: it waits no more
-        assert stream.recv(10)
-        ages = []
-        for age in (1, 3):
-            until(
-                lambda age=age: any(n >= bin_of(age * 1000) for n in world.plane.figures(NAME).waiting),
-                what=f"an age of {age} s",
-            )
-            found = world.plane.figures(NAME)
-            assert sum(found.waiting.values()) == pytest.approx(
-                2, abs=1
-            )  # how many wait, however often looked at
-            assert found.in_flight >= 2
-            ages.append(max(found.waiting))
+    connections = [hold(world, path) for path in ("hang", "hang", "begun", "begun", "begun")]
+    for begun in connections[2:]:  # they have their first byte and wait no more
+        assert begun.recv(10)
+    ages = []
+    for age in (1, 3):
+        found = until(lambda age=age: waiting_for(world, age), what=f"an age of {age} s")
+        # As many as wait, however often Envoy has looked at them.
+        assert sum(found.waiting.values()) == pytest.approx(2, abs=1)
+        assert found.in_flight == 5
+        ages.append(max(found.waiting))
     assert ages[0] < ages[1]
-    assert found.answered.get("other", 0) == 0
+    assert found.answered == {}
     for connection in connections:
         connection.close()
-    until(lambda: world.plane.figures(NAME).answered.get("other") == 2, what="both are told as ended")
+    until(lambda: ended(world) == 5, what="all are told as ended")
+    assert world.plane.figures(NAME).answered == {"other": 2, "2xx": 3}
     settled(world)
     assert world.plane.figures(NAME).waiting == {}
 
