@@ -64,7 +64,7 @@ class Activator:
         self._held: dict[Held, asyncio.Task[None]] = {}
         self._arrived = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._complaint = ""
+        self._complaint: str | None = None  # nothing was asked yet
         self._secret = ""
         self._manners = Manners(lambda: self._secret, options.silent_s, options.word_s)
 
@@ -169,8 +169,8 @@ class Activator:
 
     def _complain(self, problem: str) -> None:
         """Say it once, and when it is over."""
-        if bool(problem) != bool(self._complaint):
-            log.warning(problem or "the control plane answers again")
+        if self._complaint is None or bool(problem) != bool(self._complaint):
+            log.log(logging.WARNING if problem else logging.INFO, problem or "the control plane answers")
         self._complaint = problem
 
     async def _say_goodbye(self) -> None:

@@ -98,11 +98,6 @@ class Activators:
                 total.update(json.loads(_text(held)))
         return dict(total)
 
-    def is_any_live(self) -> bool:
-        """Whether one was heard of lately."""
-        names = self._names()
-        return bool(names) and any(self._redis.mget([_live_key(name) for name in names]))
-
     def leaving(self, found: Mapping[str, tuple[str, Leaving]]) -> dict[str, Leaving]:
         """Of each replica (name → its "host:port" and what the gateways say), with the activators' part added."""
         leads, connections = self._leads_to({address for address, _ in found.values()})

@@ -92,6 +92,10 @@ def test_the_token_call_is_served_by_both_hosts(secure: Secure) -> None:
         assert (status, json.loads(answer)["error"]) == (401, "invalid_client")
 
 
+def test_the_activator_reaches_the_control_plane(secure: Secure) -> None:
+    secure.running.line(r"activator .*the control plane answers", 30)
+
+
 def test_the_agent_reaches_the_control_plane(secure: Secure) -> None:
     secure.running.line(r"snapshot taken version=", 30)
     assert secure.request(secure.where.gateway_port, "/v1/me-none/v1/models")[0] == 401
