@@ -9,16 +9,20 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
+import uvicorn
+from websockets.sync.client import connect
 
 from tests.support_activator import Bedroom, in_threads, joined, sleeping, streaming
-from tests.support_gateway import Answer, Exchange, World, endpoint, until
+from tests.support_gateway import Answer, Exchange, World, bearer, endpoint, until
 
 pytestmark = pytest.mark.envoy
 CHAT = "/v1/me-1/v1/chat/completions"
@@ -350,6 +354,54 @@ def test_a_websocket_goes_through_the_hold(world: World, bedroom: Bedroom) -> No
     until(lambda: not bedroom.asked[-1]["connections"], what="the connection to the replica has ended")
 
 
+@pytest.fixture
+def uvicorn_port() -> Iterator[int]:
+    """A server as Python's model servers are: it keeps connections, parses strictly, and sends chunks."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            while (message := await receive())["type"] == "websocket.receive":
+                await send({"type": "websocket.send", "text": message["text"].upper()})
+            return
+        digest, more = hashlib.sha256(), True
+        while more:
+            message = await receive()
+            digest.update(message.get("body", b""))
+            more = message.get("more_body", False)
+        headers = [(b"x-digest", digest.hexdigest().encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for piece in (b"one ", b"two"):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    yield listener.getsockname()[1]
+    server.should_exit = True
+    thread.join(10)
+    listener.close()
+
+
+def test_a_python_servers_ways_of_talking_pass(world: World, bedroom: Bedroom, uvicorn_port: int) -> None:
+    bedroom.words = {"state": "ready", "replicas": [["127.0.0.1", uvicorn_port]]}
+    url, headers = f"http://127.0.0.1:{world.gateway.port}/v1/me-1/x", bearer(world.key.token())
+    body = os.urandom(3 * 1024 * 1024)
+    with httpx.Client(headers=headers, trust_env=False) as client:
+        chunked = client.post(url, content=(body[at : at + 100_000] for at in range(0, len(body), 100_000)))
+        assert (chunked.text, chunked.headers["x-digest"]) == ("one two", hashlib.sha256(body).hexdigest())
+        waited = client.post(url, content=b"x", headers={"expect": "100-continue"})
+        assert waited.headers["x-digest"] == hashlib.sha256(b"x").hexdigest()
+        assert client.get(url).text == "one two"
+        assert client.head(url).headers["x-digest"] == hashlib.sha256(b"").hexdigest()
+    with connect(url.replace("http", "ws", 1), additional_headers=headers) as ws:
+        ws.send("held")
+        assert ws.recv(timeout=5) == "HELD"
+
+
 # --- the activator itself ---------------------------------------------------------------------------------
 
 
@@ -363,6 +415,16 @@ def test_a_restart_loses_no_waiting_request(world: World, bedroom: Bedroom, numb
     bedroom.wake(world.replica())
     joined(threads)
     assert [answer.status for answer in answers] == [200] * 20
+
+
+def test_a_stream_that_has_begun_hears_of_the_end(world: World, bedroom: Bedroom) -> None:
+    threads, answers = in_threads(1, lambda _: chat(world, stream=True))
+    bedroom.until_waiting(1)
+    time.sleep(0.6)
+    bedroom.activator.end(signal.SIGTERM)
+    joined(threads)
+    (event,) = data_of(answers[0])
+    assert json.loads(event)["error"]["code"] == "wake_interrupted"
 
 
 def test_a_body_too_long_to_be_sent_again_gets_an_honest_answer(world: World, bedroom: Bedroom) -> None:
