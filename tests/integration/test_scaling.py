@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import redis
+
 from endpoints import services
 from endpoints.models import Decision, Endpoint, Event, ReplicaState
 from endpoints.reconciler import probe

@@ -20,9 +20,32 @@ from tests.support_endpoints import load_data, new_endpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 # The shape of the API's answer; what is drawn must be in it.
-SERIES = """requests_per_s errors_4xx_per_s errors_5xx_per_s aborted_per_s latency_p50_ms latency_p95_ms latency_p99_ms
-first_byte_p50_ms first_byte_p95_ms first_byte_p99_ms in_flight in_flight_max tokens_in_per_s tokens_out_per_s queued
-kv_cache cpu memory gpu gpu_memory wanted ready min max""".split()
+SERIES = [
+    "requests_per_s",
+    "errors_4xx_per_s",
+    "errors_5xx_per_s",
+    "aborted_per_s",
+    "latency_p50_ms",
+    "latency_p95_ms",
+    "latency_p99_ms",
+    "first_byte_p50_ms",
+    "first_byte_p95_ms",
+    "first_byte_p99_ms",
+    "in_flight",
+    "in_flight_max",
+    "tokens_in_per_s",
+    "tokens_out_per_s",
+    "queued",
+    "kv_cache",
+    "cpu",
+    "memory",
+    "gpu",
+    "gpu_memory",
+    "wanted",
+    "ready",
+    "min",
+    "max",
+]
 GPU = {"gpu", "gpu_memory"}
 
 
