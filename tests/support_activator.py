@@ -69,6 +69,9 @@ class Activator:
         self._directory.cleanup()
 
 
+_WAKING = {"state": "waking", "phase": "loading model", "eta_s": 12.0}
+
+
 class Bedroom:
     """One endpoint that sleeps, behind a real gateway and a real activator.
 
@@ -80,10 +83,10 @@ class Bedroom:
         self.world = world
         self.asked: list[dict[str, Any]] = []
         self.wakes = 0
-        self.words: dict[str, Any] = {"state": "waking", "phase": "loading model", "eta_s": 12.0}
+        self.words: dict[str, Any] = dict(_WAKING)
         self.words_of: dict[str, dict[str, Any]] = {}  # where they differ
         self._lock = threading.Lock()
-        world.plane.activation = self._answer
+        world.plane.activation = self.answer
         self.activator = Activator(world.plane.url, world.gateway.token_file, *words)
         world.on_close(self.close)
         self.activator.start()
@@ -101,7 +104,18 @@ class Bedroom:
     def close(self) -> None:
         self.activator.close()
 
-    def _answer(self, said: dict[str, Any]) -> dict[str, Any]:
+    def anew(self) -> Bedroom:
+        """As at the beginning, for the next test."""
+        if self.activator.process is None or self.activator.process.poll() is not None:
+            self.activator.start()
+        present = self.world.plane.targets
+        if (present.endpoints, present.activator) != ((self.target,), self.activator.address):
+            self.world.gateway.publish(self.target, **self._more)
+        with self._lock:
+            self.asked, self.wakes, self.words, self.words_of = [], 0, dict(_WAKING), {}
+        return self
+
+    def answer(self, said: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             self.asked.append(said)
             waiting = {key: one for key, one in said["waiting"].items() if one["count"]}

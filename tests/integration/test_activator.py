@@ -35,12 +35,15 @@ def world() -> Iterator[World]:
     world.close()
 
 
-@pytest.fixture
-def bedroom(world: World) -> Iterator[Bedroom]:
+@pytest.fixture(scope="module")
+def shared(world: World) -> Bedroom:
     """Its streams get their first word after a moment."""
-    bedroom = Bedroom(world, "--silent", "0.3", "--word-every", "0.2")
-    yield bedroom
-    bedroom.close()
+    return Bedroom(world, "--silent", "0.3", "--word-every", "0.2")
+
+
+@pytest.fixture
+def bedroom(shared: Bedroom) -> Bedroom:
+    return shared.anew()
 
 
 def send(world: World, path: str = CHAT, body: bytes = b"{}", method: str = "POST", **headers: str) -> Answer:
@@ -173,8 +176,17 @@ def test_an_endpoint_that_is_deleted_meanwhile_is_not_found(world: World, bedroo
     assert (chat(world).status, chat(world).code) == (404, "endpoint_not_found")
 
 
-def test_nobody_waits_for_ever_and_not_too_many_do(world: World) -> None:
+@pytest.fixture
+def impatient(world: World, shared: Bedroom) -> Iterator[Bedroom]:
+    """Another one in the place of the shared one."""
     bedroom = Bedroom(world, "--hold-timeout", "1", "--each", "3", "--silent", "0.2")
+    yield bedroom
+    bedroom.close()
+    world.plane.activation = shared.answer
+
+
+def test_nobody_waits_for_ever_and_not_too_many_do(world: World, impatient: Bedroom) -> None:
+    bedroom = impatient
     bedroom.words = {"state": "waking", "eta_s": 41.2, "message": "Fetching the image."}
     threads, answers = in_threads(3, lambda n: chat(world, stream=n > 1))
     bedroom.until_waiting(3)
@@ -187,7 +199,6 @@ def test_nobody_waits_for_ever_and_not_too_many_do(world: World) -> None:
         assert "Fetching the image." in answer.json()["error"]["message"]
         assert 40 <= int(answer.header("retry-after") or 0) <= 42
     assert json.loads(data_of(answers[2])[0])["error"]["code"] == "wake_timeout"
-    bedroom.close()
 
 
 def leaver(world: World, size: int) -> socket.socket:
