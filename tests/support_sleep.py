@@ -1,0 +1,183 @@
+"""An endpoint that sleeps, on a whole platform: what a caller does to it, and what is left of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import openai
+import psutil
+
+from tests.support_days import Day
+from tests.support_processes import eventually
+
+
+@dataclass
+class Sleeper:
+    """One endpoint with min 0, and a token for it."""
+
+    day: Day
+    endpoint: str
+    token: str
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        return f"http://localhost:{self.day.where.gateway_port}/v1/{self.endpoint}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of its callers."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def sdk(self) -> openai.OpenAI:
+        """A client that tries once."""
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.token, max_retries=0, timeout=120)
+
+    def ask(self, timeout_s: float = 90) -> httpx.Response:
+        """One plain completion."""
+        body = {"model": "m", "prompt": "word", "max_tokens": 1}
+        return httpx.post(
+            f"{self.url}/v1/completions", json=body, headers=self.headers, timeout=timeout_s, trust_env=False
+        )
+
+    def stream(self, timeout_s: float = 90) -> tuple[int, str]:
+        """A streamed chat as it comes: status and the whole body."""
+        body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "stream": True, "max_tokens": 4}
+        answer = httpx.post(
+            f"{self.url}/v1/chat/completions",
+            json=body,
+            headers=self.headers,
+            timeout=timeout_s,
+            trust_env=False,
+        )
+        return answer.status_code, answer.text
+
+    def scale(self, count: int) -> None:
+        """The autoscaler's word."""
+        self.day.hand.do(f"services.scale(get({self.endpoint!r}), {count})")
+
+    def asleep(self) -> None:
+        """Put it to sleep and wait until nothing of it is left."""
+        self.scale(0)
+        self.day.until(self.endpoint, "ASLEEP")
+        eventually(lambda: not self.live(), "its replica has ended", 60)
+
+    def replicas(self) -> list[tuple[str, str, str]]:
+        """State, name and process of every replica it ever had, in order."""
+        row = self.day.row(self.endpoint)
+        assert row is not None
+        return [(state, name, runtime_id) for state, name, runtime_id in row["replicas"]]
+
+    def live(self) -> list[str]:
+        """The names of those that have not ended."""
+        return [name for state, name, _ in self.replicas() if state not in ("stopped", "failed")]
+
+    def held(self) -> int:
+        """How many requests wait for it."""
+        return int(self.day.hand.do(f"activation.waiting().get({self.endpoint!r}, 0)"))
+
+    def decisions(self) -> list[tuple[str, str, int, int]]:
+        """rule, blocker, before and after, in order."""
+        code = f"[(d.rule, d.blocker, d.before, d.after) for d in get({self.endpoint!r}).decisions.order_by('at', 'id')]"
+        return [tuple(one) for one in self.day.hand.do(code)]
+
+    def processes(self) -> list[psutil.Process]:
+        """Model servers that run for it."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                command = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+            if any(name in command for _, name, _ in self.replicas()):
+                found.append(process)
+        return found
+
+
+@dataclass
+class Hammer:
+    """Callers that begin one after the other, whatever became of those before."""
+
+    sleeper: Sleeper
+    every_s: float = 0.05
+    failures: list[tuple[float, int, str]] = field(default_factory=list)
+    slowest_s: float = 0.0
+    answered: int = 0
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def _one(self, client: httpx.Client, began: float, number: int) -> None:
+        try:
+            if number % 4:
+                answer = client.get(f"{self.sleeper.url}/v1/models", headers=self.sleeper.headers)
+            else:
+                body = {"model": "m", "prompt": "a", "max_tokens": 1}
+                answer = client.post(
+                    f"{self.sleeper.url}/v1/completions", json=body, headers=self.sleeper.headers
+                )
+            status, text = answer.status_code, answer.text
+        except httpx.HTTPError as error:
+            status, text = 0, repr(error)
+        self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+        if status == 200:
+            self.answered += 1
+        else:
+            self.failures.append((time.time(), status, text[:300]))
+
+    @contextmanager
+    def going(self) -> Iterator[Hammer]:
+        """While the block runs; afterwards every request has its answer."""
+        stop = threading.Event()
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+        with httpx.Client(timeout=60, trust_env=False, limits=limits) as client:
+
+            def run() -> None:
+                number = 0
+                while not stop.wait(self.every_s):
+                    number += 1
+                    one = threading.Thread(
+                        target=self._one, args=(client, time.monotonic(), number), daemon=True
+                    )
+                    one.start()
+                    self._threads.append(one)
+
+            driver = threading.Thread(target=run, daemon=True)
+            driver.start()
+            try:
+                yield self
+            finally:
+                stop.set()
+                driver.join(10)
+                for one in self._threads:
+                    one.join(70)
+
+
+@contextmanager
+def frozen(*names: str, day: Day) -> Iterator[None]:
+    """Some of the platform's processes, with their children, stand still while the block runs."""
+    family: list[psutil.Process] = []
+    for name in names:
+        process = day.running.children()[name]
+        family += [process, *process.children(recursive=True)]
+    try:
+        for one in family:
+            one.suspend()
+        yield
+    finally:
+        for one in family:
+            if one.is_running():
+                one.resume()
+
+
+def prepared(day: Day, name: str = "sleeper", **changes: Any) -> Sleeper:
+    """One that is ACTIVE, sleeps after an hour without anything else being said, and has a token."""
+    values = {"min_replicas": 0, "max_replicas": 2, "idle_timeout_s": 3600, **changes}
+    day.hand.do("from endpoints import activation; import endpoints.queue")
+    endpoint = day.create(name, **values)
+    day.until(endpoint, "ACTIVE")
+    return Sleeper(day, endpoint, day.token())
