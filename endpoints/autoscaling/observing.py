@@ -13,6 +13,7 @@ from gateway.figures import add_bins, quantile
 PERCENTILE = 0.95
 # A share of a limit is measured over an interval, and may come out a little above it; twice as much is nonsense.
 _PER_CENT_MOST = 200.0
+_PASSED = ("2xx", "3xx", "other")
 _OF_REPLICAS = {Metric.CPU: "cpu", Metric.MEMORY: "memory", Metric.GPU: "gpu"}
 
 
@@ -74,7 +75,10 @@ def seen(sample: Sample, wanted: int, resolution: float = FINEST) -> Seen:
     if sample.seconds > 0:
         ended = sum(sample.answered.values())
         load = ended / sample.seconds
-        active = bool(ended or sample.in_flight > 0 or sample.in_flight_max or sample.waiting)
+        # A 4xx alone says nothing: whoever is refused without a token would keep an endpoint awake.
+        passed = any(sample.answered.get(name) for name in _PASSED)
+        present = sample.in_flight > 0 or sample.in_flight_max or sample.waiting
+        active = bool(passed or sample.first_byte or present)
         values[Metric.IN_FLIGHT] = sample.in_flight
         latency = quantile(add_bins([sample.first_byte, sample.waiting]), PERCENTILE)
         if latency is not None or not ended:

@@ -188,7 +188,8 @@ def merge(at: int, samples: Iterable[Sample]) -> Sample:
         add_bins(item.duration for item in told),
         add_bins(item.first_byte for item in told),
         add_bins(item.waiting for item in told),
-        sum(item.in_flight * item.seconds for item in told) / seconds if told else 0.0,
+        # A slot whose figures came late covers more than its own length: it counts no more for that.
+        sum(item.in_flight for item in told) / len(told) if told else 0.0,
         max((item.in_flight_max for item in told), default=0),
         max(item.wanted for item in found),
         sum(item.ready for item in found) / len(found),

@@ -25,7 +25,7 @@ from endpoints.metrics import store, told
 from endpoints.metrics.readings import Readings
 from endpoints.metrics.sample import FINEST, ReplicaFigures, Sample
 from endpoints.models import Endpoint, Replica, ReplicaState
-from gateway.figures import EndpointFigures, add
+from gateway.figures import EndpointFigures, Told, add
 from runtimes.contract import Runtime
 
 log = logging.getLogger(__name__)
@@ -91,25 +91,34 @@ class Metering:
             log.warning("Redis does not answer (%s): nothing is known of the gateways' traffic", error)
             return {}, 0.0, False
         covered: dict[str, float] = defaultdict(float)
-        by_gateway: dict[str, dict[str, list[EndpointFigures]]] = defaultdict(lambda: defaultdict(list))
+        by_gateway: dict[str, list[Told]] = defaultdict(list)
         for item in heard:
             covered[item.told.gateway_id] += item.told.seconds
             self._told_at[item.told.gateway_id] = now
-            for endpoint_id, seen in item.told.endpoints.items():
-                by_gateway[item.told.gateway_id][endpoint_id].append(seen)
+            by_gateway[item.told.gateway_id].append(item.told)
         self._told_at = {key: at for key, at in self._told_at.items() if 0 <= now - at < EXPECTED_S}
         complete = bool(covered) and set(self._told_at) <= set(covered)
         total: dict[str, list[EndpointFigures]] = defaultdict(list)
         for mine in by_gateway.values():
-            for endpoint_id, several in mine.items():
-                # Of one gateway's several pushes the newest says how many are in flight now.
-                total[endpoint_id].append(replace(add(several), in_flight=several[-1].in_flight))
+            for endpoint_id, seen in _together(mine).items():
+                total[endpoint_id].append(seen)
         return {key: add(items) for key, items in total.items()}, max(covered.values(), default=0.0), complete
 
     def _prune(self, now: float, samples: Mapping[str, Sample]) -> None:
         if not 0 <= now - self._pruned_at < PRUNED_EVERY_S:
             self._pruned_at = now
             ledger.prune(datetime.fromtimestamp(now, UTC), samples)
+
+
+def _together(pushes: Sequence[Told]) -> dict[str, EndpointFigures]:
+    """Of one gateway's several pushes, in order: what ended is added up; what is in flight now, the newest says."""
+    found: dict[str, EndpointFigures] = {}
+    newest, nothing = pushes[-1].endpoints, EndpointFigures()
+    for endpoint_id in {name for push in pushes for name in push.endpoints}:
+        several = [push.endpoints[endpoint_id] for push in pushes if endpoint_id in push.endpoints]
+        now = newest.get(endpoint_id, nothing)
+        found[endpoint_id] = replace(add(several), in_flight=now.in_flight, waiting=now.waiting)
+    return found
 
 
 def _held() -> Mapping[str, int]:

@@ -99,6 +99,15 @@ def test_of_one_gateways_two_pushes_the_newest_says_what_is_in_flight(
     assert (found.answered, found.in_flight, found.seconds) == ({"2xx": 2}, 2, 10.0)
 
 
+def test_what_the_newest_push_leaves_out_is_over(sources: Sources, endpoint_id: str) -> None:
+    loop, _ = metering()
+    sources.tell("a", endpoint_id, EndpointFigures(in_flight=7, waiting={60: 7}))
+    sources.tell("a")
+    loop.round(NOW)
+    found = latest(endpoint_id)
+    assert (found.in_flight, found.waiting) == (0, {})
+
+
 def test_a_slot_in_which_a_gateway_is_missing_is_not_complete(
     sources: Sources, endpoint_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,11 @@ def test_what_ended_without_a_time_says_nothing_about_latency() -> None:
     assert found.active
 
 
+def test_callers_who_are_refused_keep_nothing_awake() -> None:
+    assert seen(Sample(at=0, seconds=5, answered={"4xx": 50}, ready=1), wanted=1).active is False
+    assert seen(Sample(at=0, seconds=5, answered={"4xx": 50}, first_byte={20: 1}, ready=1), wanted=1).active
+
+
 def test_streams_that_have_begun_keep_it_active_and_wait_for_nothing() -> None:
     found = seen(Sample(at=0, seconds=5, in_flight=0.4, ready=1), wanted=1)
     assert (found.active, found.values[Metric.LATENCY]) == (True, 0)
