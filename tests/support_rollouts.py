@@ -21,7 +21,7 @@ from tests.support_steady import PORT, Load, image
 
 PATIENCE_S = 180.0
 # Killed one after the other, each while an update is under way.
-PROCESSES = ("web", "worker", "redis", "beat", "watcher", "gateway", "transfers")
+PROCESSES = ("web", "worker", "redis", "beat", "watcher", "gateway", "activator", "transfers")
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,18 @@ STEPS: tuple[str, ...] = (
     "delete.removed",
     "import.copying",
 )
-PROCESSES = ("web", "worker", "transfers", "beat", "watcher", "gateway", "envoy", "redis", "dockerd")
+PROCESSES = (
+    "web",
+    "worker",
+    "transfers",
+    "beat",
+    "watcher",
+    "activator",
+    "gateway",
+    "envoy",
+    "redis",
+    "dockerd",
+)
 OTHERS = ("flush", "freeze", "cut", "clock", "two workers", "by hand", "foreign", "changed again", "deleted")
 FULL = "full volume"
 FAULTS: tuple[str, ...] = (*(f"kill {name}" for name in PROCESSES), *OTHERS, FULL)

@@ -27,7 +27,7 @@ from tests.support_redis import redis_at
 from tests.support_runtimes import clean_up, containers, engine_answers, owner
 
 pytestmark = [pytest.mark.redis, pytest.mark.envoy, pytest.mark.timeout(400)]
-CONTROL_PLANE = ("web", "worker", "transfers", "beat", "watcher", "gateway", "redis")
+CONTROL_PLANE = ("web", "worker", "transfers", "beat", "watcher", "activator", "gateway", "redis")
 
 
 def url_of(where: Place, endpoint: str) -> str:

@@ -63,7 +63,9 @@ def test_many_requests_wake_it_once_and_all_are_answered(today: Day, sleeper: st
     began = time.monotonic()
     threads, answers = in_threads(
         50,
-        lambda n: client(today, sleeper, token).completions.create(model="m", prompt=f"word {n}", max_tokens=1),
+        lambda n: client(today, sleeper, token).completions.create(
+            model="m", prompt=f"word {n}", max_tokens=1
+        ),
     )
     joined(threads, 90)
     print(f"50 held requests answered after {time.monotonic() - began:.1f} s")
