@@ -14,7 +14,9 @@ Source: the Kubernetes HPA algorithm, kubernetes.io/docs/tasks/run-application/h
 5. Steps: at most max(100 %, 4 replicas) more within 15 s; fewer without a limit.
 6. Never below max(min, 1), never above max.
 
-To zero leads another way: no request for the idle timeout. From zero leads none: waking is not the policy's business.
+To zero leads another way: no request for the idle timeout while at least one replica serves. One that takes longer to
+start than that is not given up before it is there, nor does one that cannot start seem to sleep. From zero leads none:
+waking is not the policy's business.
 """
 
 from __future__ import annotations
@@ -181,7 +183,8 @@ def _attended(seen: Seen, memory: Memory) -> Memory:
     idle, load = memory.idle_s, memory.load
     if seen.active or (memory.wanted == 0 and not again):
         idle = 0.0
-    if seen.active is False and not again:
+    # While none serves, whoever came may have left and been told when to come again: it is not idle for that.
+    if seen.active is False and seen.ready > 0 and not again:
         idle = min(idle + seen.seconds, _IDLE_MOST)
     if seen.load is not None and 0 <= seen.load < math.inf and not (again and load is not None):
         load = _smoothed(seen, memory)

@@ -253,6 +253,13 @@ def test_a_wake_begins_the_idle_time_anew(was_seen_asleep: bool) -> None:
     assert replay.look({CPU: 50}, active=False, load=0.0).params["left_s"] == 55
 
 
+def test_one_that_starts_for_longer_than_its_idle_timeout_is_not_given_up() -> None:
+    replay = Replay(SLEEPY, wanted=1)
+    replay.looks([{}] * 500, ready=0, active=False, load=0.0)  # who had woken it has left
+    assert replay.wanted == 1
+    assert replay.look({CPU: 50}, active=False, load=0.0).params["left_s"] == 55
+
+
 def test_no_sleep_where_min_is_one_or_no_timeout_is_set() -> None:
     for limits in (Limits(1, 3, {CPU: 70.0}, idle_timeout_s=10), Limits(0, 3, {CPU: 70.0})):
         replay = Replay(limits, wanted=1)
