@@ -48,7 +48,12 @@ class Sleeper:
 
     def stream(self, timeout_s: float = 90) -> tuple[int, str]:
         """A streamed chat as it comes: status and the whole body."""
-        body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "stream": True, "max_tokens": 4}
+        body = {
+            "model": "m",
+            "messages": [{"role": "user", "content": "Hello"}],
+            "stream": True,
+            "max_tokens": 4,
+        }
         answer = httpx.post(
             f"{self.url}/v1/chat/completions",
             json=body,
@@ -58,15 +63,30 @@ class Sleeper:
         )
         return answer.status_code, answer.text
 
+    def change(self, **changes: Any) -> str:
+        """Code for the hand: a person's change of its settings."""
+        return f"services.update_endpoint(actor=actor, endpoint=get({self.endpoint!r}), changes={changes!r})"
+
     def scale(self, count: int) -> None:
         """The autoscaler's word."""
         self.day.hand.do(f"services.scale(get({self.endpoint!r}), {count})")
 
-    def asleep(self) -> None:
-        """Put it to sleep and wait until nothing of it is left."""
+    def asleep(self) -> int:
+        """Put it to sleep; answers how many replicas it ever had. The last one may still drain, but nobody is sent to
+        it any more."""
         self.scale(0)
         self.day.until(self.endpoint, "ASLEEP")
-        eventually(lambda: not self.live(), "its replica has ended", 60)
+        applied = f"gateway_feed.route_state(get({self.endpoint!r}))[1]"
+        eventually(lambda: self.day.hand.do(applied), "the gateway holds its requests", 10)
+        return len(self.replicas())
+
+    def one_more(self, before: int) -> None:
+        """ACTIVE again, with one replica more than it had had, woken once for it."""
+        self.day.until(self.endpoint, "ACTIVE")
+        states = [state for state, *_ in self.replicas()]
+        assert len(states) == before + 1
+        assert states[-1] == "ready"
+        assert set(states[:-1]) <= {"draining", "stopped", "failed"}
 
     def replicas(self) -> list[tuple[str, str, str]]:
         """State, name and process of every replica it ever had, in order."""
@@ -78,13 +98,15 @@ class Sleeper:
         """The names of those that have not ended."""
         return [name for state, name, _ in self.replicas() if state not in ("stopped", "failed")]
 
-    def held(self) -> int:
-        """How many requests wait for it."""
-        return int(self.day.hand.do(f"activation.waiting().get({self.endpoint!r}, 0)"))
+    def held(self, count: int) -> None:
+        """So many requests wait for it."""
+        code = f"activation.waiting().get({self.endpoint!r}, 0)"
+        eventually(lambda: self.day.hand.do(code) == count, f"{count} requests wait", 20)
 
     def decisions(self) -> list[tuple[str, str, int, int]]:
         """rule, blocker, before and after, in order."""
-        code = f"[(d.rule, d.blocker, d.before, d.after) for d in get({self.endpoint!r}).decisions.order_by('at', 'id')]"
+        rows = f"get({self.endpoint!r}).decisions.order_by('at', 'id')"
+        code = f"[(d.rule, d.blocker, d.before, d.after) for d in {rows}]"
         return [tuple(one) for one in self.day.hand.do(code)]
 
     def processes(self) -> list[psutil.Process]:
@@ -177,7 +199,7 @@ def frozen(*names: str, day: Day) -> Iterator[None]:
 def prepared(day: Day, name: str = "sleeper", **changes: Any) -> Sleeper:
     """One that is ACTIVE, sleeps after an hour without anything else being said, and has a token."""
     values = {"min_replicas": 0, "max_replicas": 2, "idle_timeout_s": 3600, **changes}
-    day.hand.do("from endpoints import activation; import endpoints.queue")
+    day.hand.do("from endpoints import activation, gateway_feed")
     endpoint = day.create(name, **values)
     day.until(endpoint, "ACTIVE")
     return Sleeper(day, endpoint, day.token())

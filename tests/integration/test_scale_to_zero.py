@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
+from tests.support_activator import in_threads, joined
 from tests.support_days import Day, day
 from tests.support_platform import place
-from tests.support_sleep import Hammer, Sleeper, prepared
+from tests.support_processes import eventually
+from tests.support_sleep import Hammer, Sleeper, frozen, prepared
 
 pytestmark = [pytest.mark.redis, pytest.mark.envoy, pytest.mark.timeout(240)]
 
@@ -26,12 +31,145 @@ def sleeper(today: Day) -> Sleeper:
     return prepared(today)
 
 
+_SHOWN = """
+(lambda client: (client.force_login(actor.user), [
+    client.get('/inference/{0}/').content.decode(),
+    client.get('/inference/{0}/scaling/').content.decode(),
+    client.get('/api/v1/endpoints/{0}/').json(),
+])[1])(__import__('django.test', fromlist=['Client']).Client(HTTP_HOST='localhost:{1}'))
+"""
+
+
+def test_it_falls_asleep_by_itself_and_nothing_of_it_is_left(today: Day, sleeper: Sleeper) -> None:
+    assert sleeper.ask().status_code == 200
+    assert sleeper.processes()
+    today.hand.do(sleeper.change(idle_timeout_s=5))
+    asleep = today.until(sleeper.endpoint, "ASLEEP", "asleep", 30)
+    assert "the next request wakes it" in asleep["action"]
+    eventually(lambda: not sleeper.live(), "its replica has ended", 30)
+    assert sleeper.processes() == []
+    assert today.hand.do(f"get({sleeper.endpoint!r}).replicas.filter(claimed=True).count()") == 0
+    assert sleeper.decisions() == [("idle", "", 1, 0)]
+    page, decisions, api = today.hand.do(_SHOWN.format(sleeper.endpoint, today.where.port))
+    assert asleep["words"] in page
+    assert "1 → 0" in decisions
+    assert (api["status"], api["status_reason"]["code"]) == ("ASLEEP", "asleep")
+    today.hand.do(sleeper.change(idle_timeout_s=3600))
+    began = time.monotonic()
+    answer = sleeper.sdk().completions.create(model="m", prompt="word", max_tokens=1)
+    print(f"woken and answered after {time.monotonic() - began:.1f} s")
+    assert answer.choices[0].finish_reason
+    sleeper.one_more(1)
+
+
+def test_a_slow_wake_holds_them_all_and_starts_one_replica(today: Day, sleeper: Sleeper) -> None:
+    before, told = sleeper.asleep(), len(sleeper.decisions())
+    messages: Any = [{"role": "user", "content": "Hello"}]
+
+    def by_sdk(_: int) -> list[Any]:
+        chat = sleeper.sdk().chat.completions
+        return list(chat.create(model="m", messages=messages, stream=True, max_tokens=4))
+
+    with frozen("worker", day=today):
+        threads, plain = in_threads(50, lambda _: sleeper.ask().status_code)
+        more, streams = in_threads(2, lambda n: by_sdk(n) if n else sleeper.stream())
+        sleeper.held(52)
+        time.sleep(6)  # longer than a stream is silent
+    joined([*threads, *more], 60)
+    assert plain == [200] * 50
+    (status, raw), parts = streams
+    assert status == 200
+    comments = [line for line in raw.split("\n") if line.startswith(":")]
+    assert comments[0].startswith(": waking: ")
+    assert raw.rstrip().endswith("data: [DONE]")
+    assert parts[-1].choices[0].finish_reason
+    sleeper.one_more(before)
+    assert sleeper.decisions()[told:] == [("woken", "", 0, 1)]
+
+
+def test_a_wake_that_fails_tells_its_cause_and_what_is_mended_serves(today: Day, sleeper: Sleeper) -> None:
+    before = sleeper.asleep()
+    weights = today.where.home / "weights" / "tiny" / "tiny.gguf"
+    away = weights.with_name("away")
+    weights.rename(away)
+    with frozen("worker", day=today):
+        threads, answers = in_threads(2, lambda n: sleeper.stream() if n else sleeper.ask())
+        sleeper.held(2)
+        time.sleep(5.5)
+    joined(threads)
+    failed = today.until(sleeper.endpoint, "FAILED")
+    plain, (status, raw) = answers
+    error = plain.json()["error"]
+    assert plain.status_code == 503
+    assert (error["code"], error["status"]) == (failed["reason"], "FAILED")
+    assert failed["words"] in error["message"]
+    assert status == 200
+    assert [json.loads(line[6:]) for line in raw.split("\n") if line.startswith("data: ")] == [
+        {"error": error}
+    ]
+    page, _, api = today.hand.do(_SHOWN.format(sleeper.endpoint, today.where.port))
+    assert failed["words"] in page
+    assert api["status_reason"]["code"] == failed["reason"]
+
+    def refused() -> bool:
+        began = time.monotonic()
+        answer = sleeper.ask(5)
+        return answer.status_code == 503 and time.monotonic() - began < 1
+
+    eventually(refused, "it is refused at once", 5)
+    assert len(sleeper.replicas()) <= before + 2
+    away.rename(weights)
+    today.hand.do(f"services.retry_endpoint(actor=actor, endpoint=get({sleeper.endpoint!r}))")
+    eventually(lambda: sleeper.ask().status_code == 200, "it serves again", 30)
+    today.until(sleeper.endpoint, "ACTIVE")
+
+
 def test_whoever_comes_while_it_falls_asleep_or_wakes_is_answered(today: Day, sleeper: Sleeper) -> None:
     hammer = Hammer(sleeper)
     with hammer.going():
-        for _ in range(5):
-            time.sleep(1.0)
+        for pause in (0.3, 0.0, 1.5, 0.1):
+            time.sleep(pause)
+            before = len(sleeper.replicas())
             sleeper.scale(0)
-            time.sleep(2.5)
-    print(hammer.answered, f"slowest {hammer.slowest_s:.1f} s", sleeper.decisions(), sleeper.replicas())
+            eventually(lambda: len(sleeper.replicas()) > before, "it is woken", 15)  # noqa: B023
+            today.until(sleeper.endpoint, "ACTIVE", timeout_s=15)
+    print(f"{hammer.answered} answered, the slowest after {hammer.slowest_s:.1f} s")
     assert hammer.failures == []
+
+
+def test_a_pause_tells_those_who_wait(today: Day, sleeper: Sleeper) -> None:
+    sleeper.asleep()
+    with frozen("worker", day=today):
+        threads, answers = in_threads(3, lambda _: sleeper.ask(20))
+        sleeper.held(3)
+        began = time.monotonic()
+        today.hand.do(f"services.pause_endpoint(actor=actor, endpoint=get({sleeper.endpoint!r}))")
+        joined(threads, 10)
+        assert time.monotonic() - began < 3
+    for answer in answers:
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["status"]) == (503, "paused", "INACTIVE")
+    today.until(sleeper.endpoint, "INACTIVE", "paused")
+    assert sleeper.ask(5).status_code == 503
+    today.hand.do(f"services.resume_endpoint(actor=actor, endpoint=get({sleeper.endpoint!r}))")
+    today.until(sleeper.endpoint, "ACTIVE")
+
+
+def test_the_platforms_processes_end_while_requests_wait(today: Day, sleeper: Sleeper) -> None:
+    def back(name: str, old: int) -> bool:
+        found = today.running.children().get(name)
+        return found is not None and found.pid != old
+
+    before = sleeper.asleep()
+    with frozen("worker", day=today):
+        threads, answers = in_threads(
+            10, lambda n: sleeper.stream(120)[0] if n % 2 else sleeper.ask(120).status_code
+        )
+        sleeper.held(10)
+        for name in ("activator", "watcher", "web", "redis", "worker"):
+            process = today.running.children()[name]
+            process.kill()
+            eventually(partial(back, name, process.pid), f"{name} is back", 30)
+    joined(threads, 90)
+    assert answers == [200] * 10
+    sleeper.one_more(before)
