@@ -19,10 +19,39 @@ from endpoints.autoscaling import ledger
 from endpoints.autoscaling.observing import limits_of, seen
 from endpoints.autoscaling.policy import Blocker, Memory, Seen, Verdict, decide
 from endpoints.metrics.sample import FINEST, Sample
-from endpoints.models import Endpoint, ScaleState
+from endpoints.models import Endpoint, InstanceType, ScaleState
 
 log = logging.getLogger(__name__)
 WRITTEN_EVERY_S = 30
+
+
+class _Fits:
+    """What there is room for, asked once for all endpoints of a look that want the same in the same place: where
+    nothing is left, many of them ask at every look."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[tuple[str, str], placement.Rooms] = {}
+        self._known: dict[tuple[str, str, str, int], tuple[int, dict[str, Any]]] = {}
+
+    def of(self, endpoint: Endpoint, size: InstanceType, asked: int) -> tuple[int, dict[str, Any]]:
+        """How many of `asked` more replicas fit, and why not one more: the params of "no_capacity"."""
+        place = endpoint.region_id, endpoint.project_id
+        key = (*place, size.pk, asked)
+        if key not in self._known:
+            if place not in self._rooms:
+                self._rooms[place] = placement.Rooms(endpoint.region_id, project_id=endpoint.project_id)
+            self._known[key] = _fitting(self._rooms[place], size, asked)
+        return self._known[key]
+
+
+def _fitting(rooms: placement.Rooms, size: InstanceType, asked: int) -> tuple[int, dict[str, Any]]:
+    refused: placement.NoRoom | None = None
+    for count in range(asked, 0, -1):
+        missing = rooms.room_for(size, count=count)
+        if missing is None:
+            return count, dict(refused.params) if refused else {}
+        refused = missing
+    return 0, dict(refused.params) if refused else {}
 
 
 @dataclass(slots=True)
@@ -40,6 +69,7 @@ class Autoscaler:
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
+        self._fits = _Fits()
 
     def look(
         self,
@@ -56,6 +86,7 @@ class Autoscaler:
         """
         present = {item.id: item for item in endpoints if item.id in samples}
         self._load(present.keys())
+        self._fits = _Fits()
         changed, written = [], []
         for endpoint_id, endpoint in present.items():
             sample = samples[endpoint_id] if complete else replace(samples[endpoint_id], seconds=0.0)
@@ -93,7 +124,7 @@ class Autoscaler:
         verdict, known.memory = decide(limits_of(endpoint), view, known.memory)
         more: dict[str, Any] = {}
         if verdict.wanted > wanted:
-            verdict, more = _that_fits(endpoint, verdict, wanted)
+            verdict, more = self._that_fits(endpoint, verdict, wanted)
         now = datetime.fromtimestamp(sample.at + FINEST, UTC)
         scaled = verdict.wanted != wanted
         if ledger.is_news(verdict, wanted, known.told, now):
@@ -104,6 +135,16 @@ class Autoscaler:
         if scaled:
             log.info("%s: %s -> %s (%s)", endpoint.id, wanted, verdict.wanted, verdict.rule)
         return self._state(endpoint, known, verdict, wanted, more, now), scaled
+
+    def _that_fits(self, endpoint: Endpoint, verdict: Verdict, wanted: int) -> tuple[Verdict, dict[str, Any]]:
+        """The verdict, cut down to what there is room for, and why in words' parameters."""
+        assert endpoint.revision is not None
+        asked = verdict.wanted - wanted
+        count, shortage = self._fits.of(endpoint, endpoint.revision.instance_type, asked)
+        if count == asked:
+            return verdict, {}
+        short = replace(verdict, wanted=wanted + count, blocker=Blocker.NO_CAPACITY)
+        return short, {"count": verdict.wanted, "shortage": shortage}
 
     def _state(
         self,
@@ -131,25 +172,6 @@ def _is_decidable(endpoint: Endpoint) -> bool:
 
 def _with_held(view: Seen, is_held: bool) -> Seen:
     return replace(view, active=True) if is_held else view
-
-
-def _that_fits(endpoint: Endpoint, verdict: Verdict, wanted: int) -> tuple[Verdict, dict[str, Any]]:
-    """The verdict, cut down to what there is room for, and why in words' parameters."""
-    assert endpoint.revision is not None
-    size = endpoint.revision.instance_type
-    rooms = placement.Rooms(endpoint.region_id, project_id=endpoint.project_id)
-    for count in range(verdict.wanted - wanted, 0, -1):
-        missing = rooms.room_for(size, count=count)
-        if missing is None:
-            break
-    else:
-        count = 0
-    if wanted + count == verdict.wanted:
-        return verdict, {}
-    refused = rooms.room_for(size, count=count + 1)
-    params = dict(refused.params) if refused else {}
-    short = replace(verdict, wanted=wanted + count, blocker=Blocker.NO_CAPACITY)
-    return short, {"count": verdict.wanted, "shortage": params}
 
 
 def _save(states: list[ScaleState]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 
 from endpoints.autoscaling.policy import Blocker, Rule, Verdict
 from endpoints.live import endpoint_changed
@@ -65,7 +65,9 @@ def record(
 
 
 def _kind(verdict: Verdict, before: int) -> str:
-    return f"{verdict.rule}:{verdict.blocker or ''}:{verdict.metric or ''}:{before}:{verdict.wanted}"
+    # All metrics are below their thresholds then: which of them asks for most replicas changes from look to look.
+    metric = "" if verdict.blocker is Blocker.COOLING_DOWN else verdict.metric or ""
+    return f"{verdict.rule}:{verdict.blocker or ''}:{metric}:{before}:{verdict.wanted}"
 
 
 def _is_recent(at: Any, now: datetime) -> bool:
@@ -101,7 +103,9 @@ def woken(endpoint: Endpoint, now: datetime) -> None:
 def prune(now: datetime, endpoint_ids: Iterable[str]) -> int:
     """Remove what is too old, and of endpoints that decide too often the oldest; how many."""
     removed, _ = Decision.objects.filter(at__lt=now - KEPT).delete()
-    for endpoint_id in endpoint_ids:
+    counted = Decision.objects.values("endpoint_id").annotate(n=Count("pk")).order_by()
+    many = set(counted.filter(n__gt=KEPT_EACH).values_list("endpoint_id", flat=True))
+    for endpoint_id in many.intersection(endpoint_ids):
         mine = Decision.objects.filter(endpoint_id=endpoint_id).order_by("-at", "-id")
         last = mine.values_list("at", flat=True)[KEPT_EACH : KEPT_EACH + 1].first()
         if last is not None:

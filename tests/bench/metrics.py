@@ -1,4 +1,4 @@
-"""Metrics of 1,000 busy endpoints with 3,000 replicas: storing a round, a chart of a day, and what it all weighs."""
+"""Metrics of 1,000 busy endpoints with 3,000 replicas: a whole round, a chart of a day, and what it all weighs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ GOAL_CHART_MS = 100.0
 
 
 def run() -> list[Result]:
-    """On SQLite, full tables."""
+    """On SQLite, full tables; a round is `Metering.round` with figures of a gateway and all replicas' model servers."""
     found = answer("tests.bench.metrics_inside", str(ENDPOINTS), str(REPLICAS))
     spent, chart = found["round"], found["chart"]
-    label = f"storing the metrics of {ENDPOINTS} endpoints, {ENDPOINTS * REPLICAS} replicas"
+    label = f"measuring and deciding for {ENDPOINTS} endpoints, {ENDPOINTS * REPLICAS} replicas"
     return [
         Result(f"{label}, a round's processor time", round(spent["median"], 2), "s", "", None),
         Result(
-            f"{label}, of the round that rolls up a minute",
+            f"{label}, of the longest round",
             round(spent["most"], 2),
             "s",
             f"<= {GOAL_ROUND_S:g}",

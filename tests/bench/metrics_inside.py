@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import django
@@ -14,19 +17,32 @@ import django
 django.setup()
 
 from django.db import connection  # noqa: E402
+from django.db.models import F  # noqa: E402
 
-from endpoints.metrics import prometheus, query, rows, store, text_format  # noqa: E402
+from endpoints.metrics import prometheus, query, rows, store, text_format, told  # noqa: E402
 from endpoints.metrics.sample import RESOLUTIONS, ReplicaFigures, Sample, merge  # noqa: E402
-from endpoints.models import Endpoint, MetricSample, MetricSeries, Replica  # noqa: E402
-from gateway.figures import bin_of  # noqa: E402
+from endpoints.models import (  # noqa: E402
+    Decision,
+    Endpoint,
+    MetricSample,
+    MetricSeries,
+    Replica,
+    ScaleState,
+)
+from endpoints.watching.metering import AFTER_S, Metering  # noqa: E402
+from gateway.figures import EndpointFigures, Told, bin_of  # noqa: E402
 from iam.models import Project  # noqa: E402
+from runtimes.contract import GpuLoad  # noqa: E402
 from runtimes.fake import FakeRuntime  # noqa: E402
 from tests.bench.fleet_inside import actor, cpu_s, person, timed  # noqa: E402
 from tests.support_fleet import big_engine, serving  # noqa: E402
+from tests.support_pages import page_server  # noqa: E402
 
 REQUESTS_PER_S = 20
 CHARTS, SCRAPES = 20, 3
 DAY = 86_400
+GROWING = 20  # one of so many endpoints is above a threshold all the time
+PAUSE_S = 0.2  # between two rounds: what a replica used is a rate
 ALONE = 10  # endpoints whose samples are laid out to weigh them
 # For how long each resolution is laid out. The coarsest, six times as large as both others, is read by neither a round
 # nor a chart of a day, and would take 4 GB.
@@ -60,25 +76,61 @@ def idle(at: int, names: Iterable[str], seed: int = 0) -> Sample:
     return Sample(at, 5.0, wanted=1, ready=1.0, low=1, high=3, replica_seconds=5.0, replicas=figures)
 
 
-def round_seconds(names: dict[str, list[str]], now: int) -> dict[str, float]:
-    """Processor seconds of a round of the metrics at each slot of two minutes, once all tables are full: the median
-    and the most (that of a round in which a minute is rolled up). The other parts of a round belong in `one`."""
-    drawn = {key: busy(now, mine, number) for number, (key, mine) in enumerate(names.items())}
+def round_seconds(names: dict[str, list[str]], runtime: FakeRuntime, now: int) -> dict[str, float]:
+    """Processor seconds of a whole round (drain, read, store, roll up, decide) at each slot of two minutes, once all
+    tables are full: the median, and the most (the first one, one that rolls up a minute, or the one in which every
+    endpoint above its threshold grows)."""
+    with as_in_a_round(runtime):
+        metering, spent = Metering(runtime), []
+        for number, at in enumerate(range(now, now + 120, 5)):
+            tell(names, number, at)
+            began = cpu_s()
+            metering.round(at + AFTER_S)
+            spent.append(cpu_s() - began)
+            time.sleep(PAUSE_S)
+    _check(names, now)
+    return {"median": statistics.median(spent), "most": max(spent)}
 
-    def one(at: int) -> None:
-        store.write({key: Sample(at, *_rest(sample)) for key, sample in drawn.items()})
-        store.tidy(at + 6.5)
 
-    spent = []
-    for at in range(now, now + 120, 5):
-        began = cpu_s()
-        one(at)
-        spent.append(cpu_s() - began)
-    return {"median": sorted(spent)[len(spent) // 2], "most": max(spent)}
+@contextmanager
+def as_in_a_round(runtime: FakeRuntime) -> Iterator[None]:
+    """Every replica works, has a GPU and a model server that prints its figures; every endpoint has all thresholds,
+    and one of GROWING is above one of them."""
+    Endpoint.objects.update(
+        max_replicas=10, cpu_percent=80, memory_percent=90, gpu_percent=80, latency_ms=5000, in_flight=8
+    )
+    rows = list(Replica.objects.order_by("endpoint_id", "name"))
+    loads = {}
+    with page_server() as port:
+        for number, row in enumerate(rows):
+            row.host, row.port, row.gpu_ids = "127.0.0.1", port, [f"GPU-{number}"]
+            grows = number % (3 * GROWING) < 3
+            runtime.engine.works(row.name, cores=row.cpus * (0.95 if grows else 0.7), memory_bytes=2**31)
+            loads[row.gpu_ids[0]] = GpuLoad(60.0, 2**33, 2**34)
+        runtime.engine.gpu_loads = loads
+        Replica.objects.bulk_update(rows, ["host", "port", "gpu_ids"], batch_size=300)
+        yield
 
 
-def _rest(sample: Sample) -> list[object]:
-    return [getattr(sample, name) for name in Sample.__dataclass_fields__ if name != "at"]
+def tell(names: dict[str, list[str]], number: int, at: int) -> None:
+    """What one gateway counted of all endpoints in a slot."""
+    figures = {}
+    for seed, (key, mine) in enumerate(names.items()):
+        drawn = busy(at % 20, mine, seed % 50)
+        figures[key] = EndpointFigures(drawn.answered, drawn.duration, drawn.first_byte, {30: 1}, 7)
+    assert told.push(Told("bench", number, 5.0, figures))
+
+
+def _check(names: dict[str, list[str]], now: int) -> None:
+    """Whether the rounds did what they are measured for."""
+    found = store.latest(names, now + 120)
+    replicas = [figures for sample in found.values() for figures in sample.replicas.values()]
+    assert len(found) == len(names)
+    assert len(replicas) == sum(map(len, names.values()))
+    assert all(None not in (one.cpu, one.memory, one.gpu, one.queued, one.tokens_out) for one in replicas)
+    assert ScaleState.objects.count() == len(names)
+    grown = Decision.objects.filter(after__gt=F("before")).values("endpoint_id").distinct().count()
+    assert grown == math.ceil(len(names) / GROWING), grown
 
 
 def fill(names: dict[str, list[str]], now: int) -> None:
@@ -172,7 +224,7 @@ def main(endpoints: int, replicas: int) -> None:
     began = time.monotonic()
     fill(names, now)
     print(f"filled in {time.monotonic() - began:.0f} s, {_file_bytes() / 1e6:.0f} MB", file=sys.stderr)
-    spent = round_seconds(names, now)
+    spent = round_seconds(names, runtime, now)
     print(
         json.dumps(
             {

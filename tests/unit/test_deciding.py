@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from endpoints import services
+from endpoints.autoscaling import ledger
 from endpoints.autoscaling.deciding import Autoscaler
 from endpoints.autoscaling.reading import sentence
 from endpoints.metrics.sample import ReplicaFigures, Sample
@@ -144,6 +146,56 @@ def test_a_wait_that_begins_again_and_again_is_told_once(endpoint: Endpoint) -> 
         watch.see(10 if number % 2 else 50)
     assert watch.wanted == 2
     assert list(Decision.objects.values_list("blocker", flat=True)) == ["cooling_down"]
+
+
+def test_a_wait_is_told_once_whichever_metric_asks_for_most(endpoint: Endpoint) -> None:
+    Endpoint.objects.update(desired_replicas=3, in_flight=4, scale_down_after_s=300)
+    watch = Watch(endpoint)
+    metrics = set()
+    for number in range(20):
+        watch.see(30 if number % 2 else 10, in_flight=3.0 if number % 2 else 7.0)
+        metrics.add(ScaleState.objects.get().finding["params"]["metric"])
+    assert watch.wanted == 3
+    assert metrics == {"cpu_percent", "in_flight"}
+    assert list(Decision.objects.values_list("blocker", "before", "after")) == [("cooling_down", 3, 3)]
+
+
+def test_where_nothing_is_left_it_costs_the_same_for_one_and_for_many(
+    endpoint: Endpoint, editor_actor: Actor, django_assert_max_num_queries: Any
+) -> None:
+    room_for_replicas(0)
+    model = endpoint.revision.model if endpoint.revision else None
+    for number in range(5):
+        new_endpoint(editor_actor, name=f"more-{number}", model=model, max_replicas=4, cpu_percent=50)
+    for row in Endpoint.objects.all():
+        Endpoint.objects.filter(pk=row.pk).update(stable_revision=row.revision_id)
+    rows = list(Endpoint.objects.select_related("revision__instance_type"))
+    scaler = Autoscaler()
+
+    def look(at: int) -> None:
+        figures = {"r": ReplicaFigures(cpu=95.0)}
+        sample = Sample(at, 5.0, wanted=1, ready=1.0, low=1, high=4, replicas=figures)
+        assert scaler.look(rows, dict.fromkeys((row.pk for row in rows), sample), True, set()) == []
+
+    for number in range(8):
+        look(T0 + 5 * number)
+    assert Decision.objects.filter(blocker="no_capacity").count() == len(rows) == 6
+    with django_assert_max_num_queries(10):  # the region is read once, the states are written at once
+        look(T0 + 40)
+
+
+def test_old_decisions_and_too_many_of_one_endpoint_go(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "KEPT_EACH", 3)
+    now = datetime.fromtimestamp(T0, UTC)
+    ages = [timedelta(days=91), *(timedelta(hours=hours) for hours in (5, 4, 3, 2, 1))]
+    for age in ages:
+        Decision.objects.create(endpoint=endpoint, at=now - age, rule="above", before=1, after=2)
+    assert ledger.prune(now, [endpoint.pk]) == 3
+    left = ledger.decisions_of(endpoint).values_list("at", flat=True)
+    assert [now - at for at in left] == [timedelta(hours=hours) for hours in (1, 2, 3)]
+    assert ledger.prune(now, [endpoint.pk]) == 0
 
 
 def test_what_it_remembers_outlives_the_process(endpoint: Endpoint) -> None:
