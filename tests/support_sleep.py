@@ -180,12 +180,10 @@ class Hammer:
 
 
 @contextmanager
-def frozen(*names: str, day: Day) -> Iterator[None]:
-    """Some of the platform's processes, with their children, stand still while the block runs."""
-    family: list[psutil.Process] = []
-    for name in names:
-        process = day.running.children()[name]
-        family += [process, *process.children(recursive=True)]
+def frozen(name: str, day: Day, children: bool = True) -> Iterator[None]:
+    """One of the platform's processes, and those it started, stand still while the block runs."""
+    process = day.running.children()[name]
+    family = [process, *(process.children(recursive=True) if children else ())]
     try:
         for one in family:
             one.suspend()
@@ -199,7 +197,7 @@ def frozen(*names: str, day: Day) -> Iterator[None]:
 def prepared(day: Day, name: str = "sleeper", **changes: Any) -> Sleeper:
     """One that is ACTIVE, sleeps after an hour without anything else being said, and has a token."""
     values = {"min_replicas": 0, "max_replicas": 2, "idle_timeout_s": 3600, **changes}
-    day.hand.do("from endpoints import activation, gateway_feed")
+    day.hand.do("from endpoints import activation, gateway_feed; from endpoints.metrics import store")
     endpoint = day.create(name, **values)
     day.until(endpoint, "ACTIVE")
     return Sleeper(day, endpoint, day.token())

@@ -43,18 +43,23 @@ _SHOWN = """
 def test_it_falls_asleep_by_itself_and_nothing_of_it_is_left(today: Day, sleeper: Sleeper) -> None:
     assert sleeper.ask().status_code == 200
     assert sleeper.processes()
-    today.hand.do(sleeper.change(idle_timeout_s=5))
+    with frozen("gateway", today, children=False):  # nobody tells what Envoy counts: it could be much
+        today.hand.do(sleeper.change(idle_timeout_s=5, in_flight=4))
+        silent = ("hold", "silent", 1, 1)
+        eventually(lambda: sleeper.decisions() == [silent], "the ledger says so", 20)
+        time.sleep(6)  # longer than the idle timeout
+        assert sleeper.decisions() == [silent]
     asleep = today.until(sleeper.endpoint, "ASLEEP", "asleep", 30)
     assert "the next request wakes it" in asleep["action"]
     eventually(lambda: not sleeper.live(), "its replica has ended", 30)
     assert sleeper.processes() == []
     assert today.hand.do(f"get({sleeper.endpoint!r}).replicas.filter(claimed=True).count()") == 0
-    assert sleeper.decisions() == [("idle", "", 1, 0)]
+    assert sleeper.decisions() == [silent, ("idle", "", 1, 0)]
     page, decisions, api = today.hand.do(_SHOWN.format(sleeper.endpoint, today.where.port))
     assert asleep["words"] in page
     assert "1 → 0" in decisions
     assert (api["status"], api["status_reason"]["code"]) == ("ASLEEP", "asleep")
-    today.hand.do(sleeper.change(idle_timeout_s=3600))
+    today.hand.do(sleeper.change(idle_timeout_s=3600, in_flight=None))
     began = time.monotonic()
     answer = sleeper.sdk().completions.create(model="m", prompt="word", max_tokens=1)
     print(f"woken and answered after {time.monotonic() - began:.1f} s")
@@ -70,7 +75,7 @@ def test_a_slow_wake_holds_them_all_and_starts_one_replica(today: Day, sleeper: 
         chat = sleeper.sdk().chat.completions
         return list(chat.create(model="m", messages=messages, stream=True, max_tokens=4))
 
-    with frozen("worker", day=today):
+    with frozen("worker", today):
         threads, plain = in_threads(50, lambda _: sleeper.ask().status_code)
         more, streams = in_threads(2, lambda n: by_sdk(n) if n else sleeper.stream())
         sleeper.held(52)
@@ -85,6 +90,10 @@ def test_a_slow_wake_holds_them_all_and_starts_one_replica(today: Day, sleeper: 
     assert parts[-1].choices[0].finish_reason
     sleeper.one_more(before)
     assert sleeper.decisions()[told:] == [("woken", "", 0, 1)]
+    most = (
+        f"max(s.in_flight_max for s in store.window({sleeper.endpoint!r}, time.time() - 60, time.time(), 5))"
+    )
+    assert today.hand.do(most) == 52
 
 
 def test_a_wake_that_fails_tells_its_cause_and_what_is_mended_serves(today: Day, sleeper: Sleeper) -> None:
@@ -92,7 +101,7 @@ def test_a_wake_that_fails_tells_its_cause_and_what_is_mended_serves(today: Day,
     weights = today.where.home / "weights" / "tiny" / "tiny.gguf"
     away = weights.with_name("away")
     weights.rename(away)
-    with frozen("worker", day=today):
+    with frozen("worker", today):
         threads, answers = in_threads(2, lambda n: sleeper.stream() if n else sleeper.ask())
         sleeper.held(2)
         time.sleep(5.5)
@@ -139,7 +148,7 @@ def test_whoever_comes_while_it_falls_asleep_or_wakes_is_answered(today: Day, sl
 
 def test_a_pause_tells_those_who_wait(today: Day, sleeper: Sleeper) -> None:
     sleeper.asleep()
-    with frozen("worker", day=today):
+    with frozen("worker", today):
         threads, answers = in_threads(3, lambda _: sleeper.ask(20))
         sleeper.held(3)
         began = time.monotonic()
@@ -161,7 +170,7 @@ def test_the_platforms_processes_end_while_requests_wait(today: Day, sleeper: Sl
         return found is not None and found.pid != old
 
     before = sleeper.asleep()
-    with frozen("worker", day=today):
+    with frozen("worker", today):
         threads, answers = in_threads(
             10, lambda n: sleeper.stream(120)[0] if n % 2 else sleeper.ask(120).status_code
         )

@@ -14,6 +14,7 @@ from endpoints.autoscaling.deciding import Autoscaler
 from endpoints.autoscaling.reading import sentence
 from endpoints.metrics.sample import ReplicaFigures, Sample
 from endpoints.models import Decision, Endpoint, Event, Node, Region, ScaleState
+from gateway.figures import bin_of
 from iam.actors import Actor
 from tests.support_endpoints import load_data, new_endpoint
 
@@ -107,6 +108,24 @@ def test_what_fits_of_more_is_taken(endpoint: Endpoint) -> None:
     assert watch.wanted == 2
     cut = Decision.objects.filter(after=2).get()
     assert (cut.blocker, cut.params["count"]) == ("no_capacity", 4)
+
+
+def test_one_whose_requests_all_hang_grows_to_its_max_and_says_that_it_is_there(endpoint: Endpoint) -> None:
+    """Nothing ends, so nothing is measured but the age of those that wait; its processors have nothing to do."""
+    Endpoint.objects.update(latency_ms=500, max_replicas=8)
+    room_for_replicas(10)
+    watch = Watch(endpoint)
+    for age_ms in range(1000, 121_000, 5000):
+        watch.see(1, waiting={bin_of(age_ms): 3.0}, in_flight=3.0, in_flight_max=3)
+    told = list(Decision.objects.order_by("at", "id").values_list("rule", "blocker", "before", "after"))
+    counts = [after for *_, after in told]
+    assert {rule for rule, *_ in told} == {"above"}
+    assert counts == sorted(counts)
+    assert (counts[-2:], watch.wanted) == ([8, 8], 8)
+    assert [one for one in told if one[2] == 8] == [("above", "at_max", 8, 8)], "said once"
+    for _ in range(6):  # it is mended: nobody waits, nothing comes
+        watch.see(1)
+    assert watch.wanted == 1
 
 
 def test_without_all_gateways_nothing_shrinks_or_sleeps(endpoint: Endpoint) -> None:
