@@ -57,6 +57,13 @@ class LatencyAboveSerializer(_Pair):
     """Seconds in which the 95th percentile of the time to the first byte was above the latency threshold."""
 
 
+class WakesSerializer(serializers.Serializer[Any]):
+    """How often a request woke it."""
+
+    simulated = serializers.IntegerField()
+    real = serializers.IntegerField()
+
+
 class DryRunDecisionSerializer(serializers.Serializer[Any]):
     """What the autoscaler would have decided."""
 
@@ -86,7 +93,7 @@ class DryRunSerializer(serializers.Serializer[Any]):
     held_s = serializers.IntegerField(
         help_text="time in which requests would have been held: no replica served"
     )
-    wakes = serializers.IntegerField(help_text="how often it would have been woken")
+    wakes = WakesSerializer(help_text="how often a request woke it")
     decisions = DryRunDecisionSerializer(many=True, help_text="oldest first")
     assumptions = serializers.ListField(child=serializers.CharField())
 
@@ -132,7 +139,7 @@ def _told(tried: trial.Trial) -> dict[str, Any]:
         "cost": cost and {**cost, "currency": tried.currency},
         "latency_above_s": late,
         "held_s": int(found.held_s),
-        "wakes": found.wakes,
+        "wakes": {"simulated": found.wakes, "real": tried.real_wakes},
         "decisions": [_decision(item) for item in found.decisions],
         "assumptions": list(tried.assumptions),
     }

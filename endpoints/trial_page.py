@@ -133,14 +133,9 @@ def _figures(tried: Trial) -> tuple[Figure, ...]:
                 words.span,
             )
         )
-    if found.wakes or found.held_slots:
-        figures.append(
-            Figure(
-                _("Woken by a request"),
-                "",
-                ngettext("once", "%(count)s times", found.wakes) % {"count": found.wakes},
-            )
-        )
+    if found.wakes or tried.real_wakes:
+        figures.append(Figure(_("Woken by a request"), _times(tried.real_wakes), _times(found.wakes)))
+    if found.held_slots:
         figures.append(Figure(_("Time in which requests would have been held"), "", words.span(found.held_s)))
     return tuple(figures)
 
@@ -149,6 +144,10 @@ def _figure(name: str, real: float, simulated: float, said: Callable[[float], st
     before, after = said(real), said(simulated)
     tone = "" if before == after else "good" if simulated < real else "bad"
     return Figure(name, before, after, tone)
+
+
+def _times(count: int) -> str:
+    return ngettext("once", "%(count)s times", count) % {"count": count} if count else _("never")
 
 
 def _money(value: float, currency: str) -> str:

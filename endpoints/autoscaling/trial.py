@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.utils.functional import Promise
@@ -13,7 +14,7 @@ from django.utils.translation import gettext_lazy
 
 from endpoints.autoscaling import simulate, words
 from endpoints.autoscaling.observing import limits_of
-from endpoints.autoscaling.policy import Limits, Metric
+from endpoints.autoscaling.policy import Limits, Metric, Rule
 from endpoints.autoscaling.simulate import Decided, Simulation
 from endpoints.metrics import query
 from endpoints.metrics.sample import RESOLUTIONS, Sample
@@ -58,6 +59,7 @@ class Trial:
 
     span          a key of RANGES
     simulation    without points where nothing was measured
+    real_wakes    how often a request really woke it in that time
     currency      of the costs, "" where there are none
     assumptions   what the figures take for granted, a sentence each
     """
@@ -65,6 +67,7 @@ class Trial:
     span: str
     limits: Limits
     simulation: Simulation
+    real_wakes: int
     currency: str
     assumptions: tuple[str, ...] = field(default=())
 
@@ -95,6 +98,7 @@ def run(endpoint: Endpoint, limits: Limits, span: str, now: float) -> Trial:
         span,
         limits,
         simulation,
+        _real_wakes(endpoint, simulation),
         size.currency if size and price is not None else "",
         _assumptions(wanted, simulation, start_s, is_learned, size),
     )
@@ -110,6 +114,14 @@ def _samples(endpoint: Endpoint, wanted: Range, now: float) -> tuple[list[Sample
         begin = max(now - wanted.seconds, now - RESOLUTIONS[finer])
         found, resolution = query.samples(endpoint.id, begin, now // finer * finer, finer, now), finer
     return found, resolution
+
+
+def _real_wakes(endpoint: Endpoint, found: Simulation) -> int:
+    if not found.points:
+        return 0
+    begin, end = (datetime.fromtimestamp(one.at, UTC) for one in (found.points[0], found.points[-1]))
+    within = (begin, end + timedelta(seconds=found.resolution))
+    return endpoint.decisions.filter(rule=Rule.WOKEN, at__range=within).count()
 
 
 def sentence(decided: Decided) -> str:

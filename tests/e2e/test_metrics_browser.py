@@ -141,7 +141,7 @@ def test_charts_show_what_was_measured(measured: tuple[str, int], page: Page) ->
     assert legend(page, "requests") == {"Requests": "10/s"}
     assert legend(page, "cpu") == {"Mean": "50%", "Threshold": "70%", "Slot 0": "40%", "Slot 1": "60%"}
     assert legend(page, "replicas") == {"Wanted": "2", "Ready": "2", "Min": "1", "Max": "4"}
-    assert legend(page, "in_flight") == {"Mean": "2.5", "Most": "7", "Threshold × ready": "16"}
+    assert legend(page, "in_flight") == {"Mean": "2.5", "Most": "7", "Threshold × ready replicas": "16"}
     assert re.fullmatch(r"2\d\d\sms", legend(page, "first_byte")["p95"])
     point_at(page, "cpu", (GAP.start + 6) / QUARTER)
     expect(chart(page, "requests").locator("[data-legend] b")).to_have_text("–")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from pytest_django import DjangoAssertNumQueries
 from endpoints.autoscaling import trial
 from endpoints.metrics import rows
 from endpoints.metrics.sample import RESOLUTIONS, ReplicaFigures, Sample
-from endpoints.models import Endpoint, InstanceType, MetricSample, MetricSeries
+from endpoints.models import Decision, Endpoint, InstanceType, MetricSample, MetricSeries
 from endpoints.steps_chart import steps_chart
 from gateway.figures import bin_of
 from iam.actors import Actor
@@ -333,9 +334,17 @@ def test_sleep_and_wakes_are_told(endpoint: Endpoint, editor_client: Client) -> 
         figures = rows.pack(sample, endpoint.id)
         found.append(MetricSample(series=series, resolution=5, at=sample.at, figures=figures))
     rows.save(found)
-    text = fragment(editor_client, endpoint, range="1h", min_replicas="0", idle_timeout_s="300")
-    assert "Woken by a request" in text
-    assert "2 times" in text
+    moments = [
+        datetime.fromtimestamp(now - age, UTC) for age in (4000, 1800)
+    ]  # the first was before that hour
+    for at in moments:
+        Decision.objects.create(endpoint=endpoint, at=at, rule="woken", before=0, after=1)
+    changed = {"min_replicas": "0", "idle_timeout_s": "300"}
+    text = fragment(editor_client, endpoint, range="1h", **changed)
+    assert re.search(r"Woken by a request</th><td>once</td><td[^>]*>2 times</td>", text), text
+    assert "Woken by a request</th><td>once</td><td>never</td>" in fragment(
+        editor_client, endpoint, range="1h"
+    )
     assert "A request came: 0 → 1" in text
 
 
