@@ -94,12 +94,10 @@ def _ready(endpoint_ids: Iterable[str]) -> dict[str, list[tuple[str, int]]]:
 
 def _cause(row: Endpoint) -> Json:
     """Why waiting does not help; {} where it may."""
-    # A status that is older than what was asked for last says nothing about that.
-    failed = row.status == Status.FAILED and row.observed_generation >= row.generation
-    if not (failed or row.paused_at or row.deleting_at):
+    if not (row.has_failed or row.paused_at or row.deleting_at):
         return {}
     status = Status.INACTIVE if row.paused_at else Status(row.status)
-    code = row.reason_code if failed else "paused"
+    code = row.reason_code if row.has_failed else "paused"
     return {
         "status": status.value,
         "code": code,

@@ -97,6 +97,8 @@ _COLUMNS = (
     "deleting_at",
     "min_replicas",
     "stable_revision_id",
+    "generation",
+    "observed_generation",
 )
 
 
@@ -229,5 +231,5 @@ def _may_wake(endpoint: Endpoint) -> bool:
         and endpoint.stable_revision_id is not None
         and not endpoint.paused_at
         and not endpoint.deleting_at
-        and endpoint.status != Status.FAILED
+        and not endpoint.has_failed
     )

@@ -129,6 +129,11 @@ class Endpoint(models.Model):
         """Scaled to zero: the next request wakes it."""
         return not (self.paused_at or self.deleting_at) and self.wanted_replicas == 0
 
+    @property
+    def has_failed(self) -> bool:
+        """Of what was asked for last: a status that is older says nothing about that."""
+        return self.status == Status.FAILED and self.observed_generation >= self.generation
+
 
 class Revision(models.Model):
     """One configuration of an endpoint: everything its replicas are made of.

@@ -239,7 +239,7 @@ def test_requests_are_held_for_what_sleeps_and_its_words_change_nothing(endpoint
 @pytest.mark.parametrize(
     "change",
     [
-        {"status": "FAILED", "reason_code": "out_of_memory"},
+        {"status": "FAILED", "reason_code": "out_of_memory", "observed_generation": 1},
         {"min_replicas": 1},
         {"stable_revision": None},
         {"paused_at": timezone.now()},
@@ -249,6 +249,14 @@ def test_requests_are_held_for_what_sleeps_and_its_words_change_nothing(endpoint
 def test_they_are_refused_where_waiting_is_in_vain(endpoint: Endpoint, change: dict[str, Any]) -> None:
     Endpoint.objects.filter(pk=endpoint.pk).update(**change)
     assert target(endpoint).serving is Serving.UNAVAILABLE
+
+
+def test_an_update_that_is_taken_back_refuses_nobody_meanwhile(endpoint: Endpoint) -> None:
+    """It failed, and what serves again is on its way: whoever waits goes on waiting, and so does who comes."""
+    Endpoint.objects.filter(pk=endpoint.pk).update(
+        status="FAILED", reason_code="out_of_memory", observed_generation=1, generation=2
+    )
+    assert target(endpoint).serving is Serving.HOLD
 
 
 def test_without_an_activator_they_are_refused(endpoint: Endpoint, settings: Any) -> None:
