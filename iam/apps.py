@@ -15,5 +15,3 @@ class IamConfig(AppConfig):
     def ready(self) -> None:
         """Keep oauthlib from writing issued tokens to the log, which it does at level DEBUG."""
         logging.getLogger("oauthlib").setLevel(logging.INFO)
-        # drf-spectacular finds its extensions by their import; ready() is where everything they need is there.
-        from iam import api_schema  # noqa: F401

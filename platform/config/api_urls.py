@@ -8,6 +8,7 @@ from rest_framework.routers import SimpleRouter
 from rest_framework.viewsets import ViewSetMixin
 
 from endpoints.api import routes as endpoint_routes
+from iam import api_schema  # noqa: F401 - drf-spectacular finds its extensions by their import
 from iam.api import routes as iam_routes
 from registry.api import routes as registry_routes
 

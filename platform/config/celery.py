@@ -8,6 +8,8 @@ from celery import Celery
 from celery.signals import setup_logging, worker_ready
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings.dev")
+# `manage.py up` has checked before any worker starts, and the checks load every view: 25 MB a worker.
+os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 
 # Its reason is pickle, which we don't accept; in a container, root is the usual user.
 warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")

@@ -1,12 +1,14 @@
 """This machine's NVIDIA GPUs, as its driver tells them through NVML. A machine without a driver has none.
 
 NVML: https://docs.nvidia.com/deploy/nvml-api/ through the package `nvidia-ml-py` (module pynvml), which loads
-libnvidia-ml.so.1 when it is first asked. Nothing here costs anything, or says anything, where that file is missing.
+libnvidia-ml.so.1 when it is first asked. Where that file is missing, nothing here says anything, and the package, 20 MB
+of memory in every process that imports it, stays where it is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import re
 import threading
@@ -15,15 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pynvml
-
 from runtimes.contract import GpuFacts, GpuLoad
 from runtimes.errors import RuntimeFailure
 
 log = logging.getLogger(__name__)
 _lock = threading.Lock()  # nvmlInit and nvmlShutdown count their calls, but not from several threads at once
-_unsupported = (pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_NO_PERMISSION)
-_no_driver = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+_LIBRARY = "libnvidia-ml.so.1"
 
 # What a product's name says beyond its model: makers, families, memory sizes, ways of mounting it.
 _NOISE = re.compile(
@@ -43,20 +42,20 @@ class GpuProcess:
 def gpus() -> tuple[GpuFacts, ...]:
     """All GPUs, by index; () without a driver. Raises RuntimeFailure when the driver is there and fails: then nothing
     is known, which is not the same as none."""
-    with _nvml() as there:
-        if not there:
+    with _nvml() as nvml:
+        if nvml is None:
             return ()
-        return tuple(_facts(index) for index in range(pynvml.nvmlDeviceGetCount()))
+        return tuple(_facts(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
 
 
 def processes() -> tuple[GpuProcess, ...]:
     """What computes on them now. Raises RuntimeFailure as `gpus` does."""
     found = []
-    with _nvml() as there:
-        for index in range(pynvml.nvmlDeviceGetCount() if there else 0):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
-            for item in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
+    with _nvml() as nvml:
+        for index in range(nvml.nvmlDeviceGetCount() if nvml else 0):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            uuid = _text(nvml.nvmlDeviceGetUUID(handle))
+            for item in nvml.nvmlDeviceGetComputeRunningProcesses(handle):
                 # None where the driver does not tell (in some virtual machines)
                 found.append(GpuProcess(uuid, int(item.pid), int(item.usedGpuMemory or 0)))
     return tuple(found)
@@ -65,17 +64,17 @@ def processes() -> tuple[GpuProcess, ...]:
 def loads() -> dict[str, GpuLoad]:
     """How busy each is, by UUID; one that does not tell (cut into MIG slices) is left out. Raises as `gpus` does."""
     found = {}
-    with _nvml() as there:
-        for index in range(pynvml.nvmlDeviceGetCount() if there else 0):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    with _nvml() as nvml:
+        for index in range(nvml.nvmlDeviceGetCount() if nvml else 0):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
             try:
-                busy = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
-                memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            except pynvml.NVMLError as error:
-                if error.value in _unsupported:
+                busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu
+                memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+            except nvml.NVMLError as error:
+                if error.value in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_NO_PERMISSION):
                     continue
                 raise
-            uuid = _text(pynvml.nvmlDeviceGetUUID(handle))
+            uuid = _text(nvml.nvmlDeviceGetUUID(handle))
             found[uuid] = GpuLoad(float(busy), int(memory.used), int(memory.total))
     return found
 
@@ -90,15 +89,15 @@ def model_of(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", "".join(words)) or "gpu"
 
 
-def _facts(index: int) -> GpuFacts:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    name = _text(pynvml.nvmlDeviceGetName(handle))
+def _facts(nvml: Any, index: int) -> GpuFacts:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    name = _text(nvml.nvmlDeviceGetName(handle))
     return GpuFacts(
-        uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
+        uuid=_text(nvml.nvmlDeviceGetUUID(handle)),
         index=index,
         name=name,
         model=model_of(name),
-        vram_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+        vram_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
     )
 
 
@@ -108,24 +107,37 @@ def _text(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def _nvml() -> Iterator[bool]:
-    """NVML for the length of the block; False where there is no driver. Opened anew each time: a driver that was
-    installed, updated or reset since is seen."""
+def _nvml() -> Iterator[Any]:
+    """NVML for the length of the block, as the module pynvml; None where there is no driver. Opened anew each time: a
+    driver that was installed, updated or reset since is seen."""
+    if not _is_installed():
+        yield None
+        return
+    import pynvml
+
     with _lock:
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
-            if error.value in _no_driver:
-                yield False
+            if error.value in (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED):
+                yield None
                 return
             raise RuntimeFailure(f"the NVIDIA driver does not answer: {error}") from error
         try:
-            yield True
+            yield pynvml
         except pynvml.NVMLError as error:
             raise RuntimeFailure(f"the NVIDIA driver failed: {error}") from error
         finally:
             with contextlib.suppress(pynvml.NVMLError):
                 pynvml.nvmlShutdown()
+
+
+def _is_installed() -> bool:
+    try:
+        ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return False
+    return True
 
 
 # -- whose process it is ----------------------------------------------------------------------------------------

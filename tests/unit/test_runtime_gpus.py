@@ -46,6 +46,7 @@ class Driver:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *cards: dict[str, Any]) -> None:
         self.open = 0
         self.fails: int | None = None
+        monkeypatch.setattr(gpus, "_is_installed", lambda: True)
         for name, answer in {
             "nvmlInit": self.init,
             "nvmlShutdown": self.shutdown,
@@ -126,6 +127,7 @@ def test_a_machine_without_a_driver_has_none_and_says_nothing(
     def absent() -> None:
         raise pynvml.NVMLError(code)
 
+    monkeypatch.setattr(gpus, "_is_installed", lambda: True)
     monkeypatch.setattr(pynvml, "nvmlInit", absent)
     assert gpus.gpus() == ()
     assert gpus.processes() == ()
@@ -133,10 +135,21 @@ def test_a_machine_without_a_driver_has_none_and_says_nothing(
     assert not caplog.records
 
 
+def test_without_the_driver_s_library_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(monkeypatch, {"uuid": "GPU-a", "name": "NVIDIA A40", "memory": 46})
+    monkeypatch.undo()
+    monkeypatch.setattr(gpus, "_LIBRARY", "libnvidia-ml-that-is-nowhere.so.1")
+    assert (gpus.gpus(), gpus.processes(), gpus.loads()) == ((), (), {})
+    monkeypatch.setattr(gpus, "_LIBRARY", "libc.so.6")
+    assert gpus._is_installed(), "what is there is found"
+    assert driver.open == 0
+
+
 def test_a_driver_that_does_not_open_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
 
+    monkeypatch.setattr(gpus, "_is_installed", lambda: True)
     monkeypatch.setattr(pynvml, "nvmlInit", broken)
     with pytest.raises(RuntimeFailure, match="does not answer"):
         gpus.gpus()

@@ -21,6 +21,7 @@ class Command(BaseCommand):
     """`manage.py watch`: runs until it is stopped."""
 
     help = "Follow the runtime's events, the replicas' logs, health and figures."
+    requires_system_checks = ()  # as in config.celery: they load every view
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Follow them until SIGTERM."""
