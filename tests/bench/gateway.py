@@ -146,16 +146,16 @@ end
 """
 
 
-def _wrk(work: Path, contender: Contender, connections: int) -> Figure:
+def _wrk(work: Path, contender: Contender, connections: int, seconds: int = SECONDS) -> Figure:
     script = work / "wrk.lua"
     script.write_text(_WRK_SCRIPT % (REQUEST, contender.token))
-    command = [str(program_path("wrk")), "-t", "1", "-c", str(connections), "-d", f"{SECONDS}s"]
+    command = [str(program_path("wrk")), "-t", "1", "-c", str(connections), "-d", f"{seconds}s"]
     shown = subprocess.run(
         [*command, "-s", str(script), contender.url],
         capture_output=True,
         text=True,
         check=True,
-        timeout=SECONDS + 30,
+        timeout=seconds + 30,
     )
     line = next(line for line in shown.stdout.splitlines() if line.startswith("RESULT "))
     requests, microseconds, p50, errors = map(int, line.split()[1:])
