@@ -287,7 +287,7 @@ def test_what_is_typed_is_tried_and_not_saved(endpoint: Endpoint, editor_client:
     assert len(re.findall(r'<path class="steps steps-(?:real|trial)" d="M0 [^"]+H1000">', text)) == 2
     assert "CPU 90 % &gt; 70 %" in text
     assert re.search(r'<rect class="steps-late" x="[\d.]+" y="0" width="[\d.]+"', text)
-    assert "latency above the threshold" in text
+    assert "latency would be above the threshold" in text
     assert "always room" in text
     assert '{"range": "1h"}' in text
     assert " style=" not in text
