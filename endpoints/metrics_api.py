@@ -78,7 +78,8 @@ _CHART: dict[str, Any] = {
                     "rule": {"type": "string"},
                     "blocker": {
                         "type": "string",
-                        "description": "what holds it up or back, empty for nothing",
+                        "nullable": True,
+                        "description": "what holds it up or back, null if nothing does",
                     },
                     "text": {"type": "string", "description": "in the reader's language"},
                 },

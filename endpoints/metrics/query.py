@@ -71,7 +71,7 @@ class Mark(TypedDict):
     before: int
     after: int
     rule: str
-    blocker: str
+    blocker: str | None
     text: str
 
 
@@ -235,7 +235,7 @@ def _decisions(endpoint: Endpoint, start: float, end: float) -> list[Mark]:
             "before": row.before,
             "after": row.after,
             "rule": row.rule,
-            "blocker": row.blocker,
+            "blocker": row.blocker or None,
             "text": reading.sentence(row),
         }
         for row in reversed(list(newest[:DECISIONS_SHOWN]))

@@ -189,6 +189,6 @@ def test_decisions_of_the_range(endpoint: Endpoint) -> None:
         "before": 0,
         "after": 1,
         "rule": "woken",
-        "blocker": "",
+        "blocker": None,
     }
     assert found[0]["text"]
