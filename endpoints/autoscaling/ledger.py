@@ -57,9 +57,9 @@ def record(
         inputs={str(name): dict(values) for name, values in verdict.inputs.items()},
         params={**_params(verdict), **(more or {})},
     )
-    endpoint_changed(endpoint)
     if verdict.wanted != before:
-        return {}  # from here on everything is news again
+        return {}  # from here on everything is news again; pages hear of the change itself
+    endpoint_changed(endpoint)
     lately = {name: at for name, at in told.items() if _is_recent(at, now)}
     return {**lately, _kind(verdict, before): now.timestamp()}
 
