@@ -48,7 +48,7 @@ def decide(limits: Limits, seen: Seen, memory: Memory) -> tuple[Verdict, Memory]
     low, high = max(limits.min_replicas, 1), max(limits.max_replicas, limits.min_replicas, 1)
     if seen.wanted <= 0:
         return _asleep(limits, seen, memory)
-    if _sleeps(limits) and memory.idle_s >= (limits.idle_timeout_s or 0):
+    if _sleeps(limits) and seen.active is False and memory.idle_s >= (limits.idle_timeout_s or 0):
         verdict = Verdict(0, Rule.IDLE, params={"seconds": memory.idle_s})
         return verdict, Memory(at=seen.at, wanted=0, idle_s=memory.idle_s, lessons=memory.lessons)
     if not low <= seen.wanted <= high:

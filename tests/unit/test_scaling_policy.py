@@ -236,6 +236,15 @@ def test_without_figures_or_with_a_jump_of_the_clock_it_does_not_fall_asleep() -
     assert replay.look({CPU: 50}, active=False, load=0.0).params["left_s"] == 55
 
 
+def test_a_shorter_idle_timeout_waits_for_a_source_that_is_silent() -> None:
+    replay = Replay(SLEEPY, wanted=1)
+    replay.looks([{CPU: 50}] * 6, active=False, load=0.0)
+    replay.limits = Limits(0, 3, {CPU: 70.0}, idle_timeout_s=10)
+    replay.looks([{}] * 3, active=None, load=None)
+    assert replay.wanted == 1
+    assert replay.look({CPU: 50}, active=False, load=0.0).rule == Rule.IDLE
+
+
 def test_a_request_in_flight_keeps_it_awake() -> None:
     replay = Replay(SLEEPY, wanted=1)
     replay.looks([{CPU: 1}] * 500, active=True, load=0.0)
