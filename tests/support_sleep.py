@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +19,12 @@ from tests.support_processes import eventually
 
 @dataclass
 class Sleeper:
-    """One endpoint with min 0, and a token for it."""
+    """One endpoint with min 0, and a token for it. statuses: of all answers that its callers got."""
 
     day: Day
     endpoint: str
     token: str
+    statuses: list[int] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -41,27 +42,21 @@ class Sleeper:
 
     def ask(self, timeout_s: float = 90) -> httpx.Response:
         """One plain completion."""
-        body = {"model": "m", "prompt": "word", "max_tokens": 1}
-        return httpx.post(
-            f"{self.url}/v1/completions", json=body, headers=self.headers, timeout=timeout_s, trust_env=False
-        )
+        return self._post("completions", {"model": "m", "prompt": "word", "max_tokens": 1}, timeout_s)
 
     def stream(self, timeout_s: float = 90) -> tuple[int, str]:
         """A streamed chat as it comes: status and the whole body."""
-        body = {
-            "model": "m",
-            "messages": [{"role": "user", "content": "Hello"}],
-            "stream": True,
-            "max_tokens": 4,
-        }
-        answer = httpx.post(
-            f"{self.url}/v1/chat/completions",
-            json=body,
-            headers=self.headers,
-            timeout=timeout_s,
-            trust_env=False,
-        )
+        messages = [{"role": "user", "content": "Hello"}]
+        body = {"model": "m", "messages": messages, "stream": True, "max_tokens": 4}
+        answer = self._post("chat/completions", body, timeout_s)
         return answer.status_code, answer.text
+
+    def _post(self, path: str, body: dict[str, Any], timeout_s: float) -> httpx.Response:
+        answer = httpx.post(
+            f"{self.url}/v1/{path}", json=body, headers=self.headers, timeout=timeout_s, trust_env=False
+        )
+        self.statuses.append(answer.status_code)
+        return answer
 
     def change(self, **changes: Any) -> str:
         """Code for the hand: a person's change of its settings."""
@@ -110,15 +105,14 @@ class Sleeper:
         return [tuple(one) for one in self.day.hand.do(code)]
 
     def processes(self) -> list[psutil.Process]:
-        """Model servers that run for it."""
-        found = []
+        """All that runs for its replicas: each one's reaper and what that started."""
+        names = [name for _, name, _ in self.replicas()]
+        found: list[psutil.Process] = []
         for process in psutil.process_iter():
-            try:
+            with suppress(psutil.Error):
                 command = " ".join(process.cmdline())
-            except psutil.Error:
-                continue
-            if any(name in command for _, name, _ in self.replicas()):
-                found.append(process)
+                if any(name in command for name in names):
+                    found += [process, *process.children(recursive=True)]
         return found
 
 
@@ -146,6 +140,7 @@ class Hammer:
         except httpx.HTTPError as error:
             status, text = 0, repr(error)
         self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+        self.sleeper.statuses.append(status)
         if status == 200:
             self.answered += 1
         else:
@@ -179,25 +174,43 @@ class Hammer:
                     one.join(70)
 
 
-@contextmanager
-def frozen(name: str, day: Day, children: bool = True) -> Iterator[None]:
-    """One of the platform's processes, and those it started, stand still while the block runs."""
-    process = day.running.children()[name]
-    family = [process, *(process.children(recursive=True) if children else ())]
+def runs(process: psutil.Process) -> bool:
+    """Whether it has not ended; what nobody has buried yet has."""
     try:
-        for one in family:
-            one.suspend()
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+@contextmanager
+def frozen(name: str, day: Day) -> Iterator[None]:
+    """One of the platform's processes stands still while the block runs; what it started goes on."""
+    process = day.running.children()[name]
+    process.suspend()
+    try:
         yield
     finally:
-        for one in family:
-            if one.is_running():
-                one.resume()
+        process.resume()
+
+
+@contextmanager
+def no_room(sleeper: Sleeper) -> Iterator[None]:
+    """No machine takes a new replica while the block runs: nothing wakes."""
+    hand = sleeper.day.hand
+    hand.do("Node.objects.update(schedulable=False)")
+    try:
+        yield
+    finally:
+        hand.do("Node.objects.update(schedulable=True)")
+        hand.do(f"reconcile_in({sleeper.endpoint!r}, 0)")
 
 
 def prepared(day: Day, name: str = "sleeper", **changes: Any) -> Sleeper:
     """One that is ACTIVE, sleeps after an hour without anything else being said, and has a token."""
     values = {"min_replicas": 0, "max_replicas": 2, "idle_timeout_s": 3600, **changes}
-    day.hand.do("from endpoints import activation, gateway_feed; from endpoints.metrics import store")
+    day.hand.do("from endpoints import activation, gateway_feed")
+    day.hand.do("from endpoints.metrics import store; from endpoints.models import Node")
+    day.hand.do("from endpoints.queue import reconcile_in")
     endpoint = day.create(name, **values)
     day.until(endpoint, "ACTIVE")
     return Sleeper(day, endpoint, day.token())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from tests.support_activator import in_threads, joined
 from tests.support_days import Day, day
 from tests.support_platform import place
 from tests.support_processes import eventually
-from tests.support_sleep import Hammer, Sleeper, frozen, prepared
+from tests.support_sleep import Hammer, Sleeper, frozen, no_room, prepared, runs
 
 pytestmark = [pytest.mark.redis, pytest.mark.envoy, pytest.mark.timeout(240)]
 
@@ -42,17 +43,19 @@ _SHOWN = """
 
 def test_it_falls_asleep_by_itself_and_nothing_of_it_is_left(today: Day, sleeper: Sleeper) -> None:
     assert sleeper.ask().status_code == 200
-    assert sleeper.processes()
-    with frozen("gateway", today, children=False):  # nobody tells what Envoy counts: it could be much
-        today.hand.do(sleeper.change(idle_timeout_s=5, in_flight=4))
-        silent = ("hold", "silent", 1, 1)
+    model_server = sleeper.processes()
+    assert len(model_server) > 1
+    today.hand.do(sleeper.change(in_flight=4))
+    silent = ("hold", "silent", 1, 1)
+    with frozen("gateway", today):  # nobody tells what Envoy counts: it could be much
         eventually(lambda: sleeper.decisions() == [silent], "the ledger says so", 20)
-        time.sleep(6)  # longer than the idle timeout
+        today.hand.do(sleeper.change(idle_timeout_s=5))
+        time.sleep(6)
         assert sleeper.decisions() == [silent]
     asleep = today.until(sleeper.endpoint, "ASLEEP", "asleep", 30)
     assert "the next request wakes it" in asleep["action"]
     eventually(lambda: not sleeper.live(), "its replica has ended", 30)
-    assert sleeper.processes() == []
+    eventually(lambda: not any(map(runs, model_server)), "its processes have ended", 10)
     assert today.hand.do(f"get({sleeper.endpoint!r}).replicas.filter(claimed=True).count()") == 0
     assert sleeper.decisions() == [silent, ("idle", "", 1, 0)]
     page, decisions, api = today.hand.do(_SHOWN.format(sleeper.endpoint, today.where.port))
@@ -64,6 +67,7 @@ def test_it_falls_asleep_by_itself_and_nothing_of_it_is_left(today: Day, sleeper
     answer = sleeper.sdk().completions.create(model="m", prompt="word", max_tokens=1)
     print(f"woken and answered after {time.monotonic() - began:.1f} s")
     assert answer.choices[0].finish_reason
+    sleeper.statuses.append(200)
     sleeper.one_more(1)
 
 
@@ -75,7 +79,7 @@ def test_a_slow_wake_holds_them_all_and_starts_one_replica(today: Day, sleeper: 
         chat = sleeper.sdk().chat.completions
         return list(chat.create(model="m", messages=messages, stream=True, max_tokens=4))
 
-    with frozen("worker", today):
+    with no_room(sleeper):
         threads, plain = in_threads(50, lambda _: sleeper.ask().status_code)
         more, streams = in_threads(2, lambda n: by_sdk(n) if n else sleeper.stream())
         sleeper.held(52)
@@ -88,6 +92,7 @@ def test_a_slow_wake_holds_them_all_and_starts_one_replica(today: Day, sleeper: 
     assert comments[0].startswith(": waking: ")
     assert raw.rstrip().endswith("data: [DONE]")
     assert parts[-1].choices[0].finish_reason
+    sleeper.statuses.append(200)
     sleeper.one_more(before)
     assert sleeper.decisions()[told:] == [("woken", "", 0, 1)]
     most = (
@@ -101,7 +106,7 @@ def test_a_wake_that_fails_tells_its_cause_and_what_is_mended_serves(today: Day,
     weights = today.where.home / "weights" / "tiny" / "tiny.gguf"
     away = weights.with_name("away")
     weights.rename(away)
-    with frozen("worker", today):
+    with no_room(sleeper):
         threads, answers = in_threads(2, lambda n: sleeper.stream() if n else sleeper.ask())
         sleeper.held(2)
         time.sleep(5.5)
@@ -148,7 +153,7 @@ def test_whoever_comes_while_it_falls_asleep_or_wakes_is_answered(today: Day, sl
 
 def test_a_pause_tells_those_who_wait(today: Day, sleeper: Sleeper) -> None:
     sleeper.asleep()
-    with frozen("worker", today):
+    with no_room(sleeper):
         threads, answers = in_threads(3, lambda _: sleeper.ask(20))
         sleeper.held(3)
         began = time.monotonic()
@@ -164,13 +169,50 @@ def test_a_pause_tells_those_who_wait(today: Day, sleeper: Sleeper) -> None:
     today.until(sleeper.endpoint, "ACTIVE")
 
 
+def test_every_answer_that_its_callers_got_is_in_the_metrics(today: Day, sleeper: Sleeper) -> None:
+    ended = Counter(f"{status // 100}xx" for status in sleeper.statuses)
+    code = f"[s.answered for s in store.window({sleeper.endpoint!r}, time.time() - 900, time.time(), 5)]"
+    counts: list[Counter[str]] = []
+
+    def counted() -> bool:
+        total: Counter[str] = Counter()
+        for answered in today.hand.do(code):
+            total.update(answered)
+        counts.append(total)
+        return total == ended
+
+    try:
+        eventually(counted, "all of them are counted", 20)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {ended} came, and {counts[-1]} were counted") from None
+    figures = today.hand.do(_FIGURES.format(sleeper.endpoint, today.where.port))["series"]
+    for name in (
+        "requests_per_s",
+        "errors_5xx_per_s",
+        "first_byte_p95_ms",
+        "ready",
+        "cpu",
+        "memory",
+    ):
+        assert any(figures[name]), name
+    assert all(value >= 0 for values in figures.values() for value in values if value is not None)
+
+
+_FIGURES = """
+(lambda client: (client.force_login(actor.user), client.get(
+    '/api/v1/endpoints/{0}/metrics/?range=1h').json())[1])(
+    __import__('django.test', fromlist=['Client']).Client(HTTP_HOST='localhost:{1}')
+)
+"""
+
+
 def test_the_platforms_processes_end_while_requests_wait(today: Day, sleeper: Sleeper) -> None:
     def back(name: str, old: int) -> bool:
         found = today.running.children().get(name)
         return found is not None and found.pid != old
 
     before = sleeper.asleep()
-    with frozen("worker", today):
+    with no_room(sleeper):
         threads, answers = in_threads(
             10, lambda n: sleeper.stream(120)[0] if n % 2 else sleeper.ask(120).status_code
         )
