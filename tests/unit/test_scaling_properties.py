@@ -55,7 +55,7 @@ def memories(draw: st.DrawFn) -> Memory:
         draw(st.none() | times),
         lows,
         highs,
-        tuple(draw(st.lists(st.builds(Entry, times, st.integers(-9, 9)), max_size=4))),
+        tuple(sorted(draw(st.lists(st.builds(Entry, times, st.integers(-9, 9)), max_size=4)))),
         draw(st.floats(0, 500)),
         draw(st.none() | st.floats(0, 1000)),
         draw(st.none() | counts),
