@@ -177,7 +177,6 @@ def _attended(seen: Seen, memory: Memory) -> Memory:
             noted_at=None,
             lows=not_after(memory.lows, seen.at),
             highs=not_after(memory.highs, seen.at),
-            steps=not_after(memory.steps, seen.at),
         )
     again = seen.at == memory.at
     idle, load = memory.idle_s, memory.load
@@ -188,7 +187,7 @@ def _attended(seen: Seen, memory: Memory) -> Memory:
         idle = min(idle + seen.seconds, _IDLE_MOST)
     if seen.load is not None and 0 <= seen.load < math.inf and not (again and load is not None):
         load = _smoothed(seen, memory)
-    steps, shrunk_to = memory.steps, memory.shrunk_to
+    steps, shrunk_to = not_after(memory.steps, seen.at), memory.shrunk_to
     if again:
         steps = tuple(item for item in steps if item.at < seen.at)
     elif memory.wanted != seen.wanted:  # a person, a wake, or no room
