@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -23,12 +24,23 @@ PASSWORD = "correct horse battery staple"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In the pass on PostgreSQL, leave out what has run on SQLite already and would only do the same again."""
+    """Files that may take longest come first, so that no worker is left with one of them when the others are done. In
+    the pass on PostgreSQL, leave out what has run on SQLite already and would only do the same again."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        longest[item.path] = max(longest.get(item.path, 0.0), _allowed_s(item))
+    items.sort(key=lambda item: -longest[item.path])
     if not os.environ.get(URL_VARIABLE):
         return
     again = [item for item in items if _touches_the_database(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(again)])
     items[:] = again
+
+
+def _allowed_s(item: pytest.Item) -> float:
+    """Its own time limit, 0 without one."""
+    limit = item.get_closest_marker("timeout")
+    return float(limit.args[0]) if limit and limit.args else 0.0
 
 
 def _touches_the_database(item: pytest.Item) -> bool:

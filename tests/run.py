@@ -54,7 +54,9 @@ def command(arguments: list[str]) -> list[str]:
     chosen = any(argument.startswith("-n") for argument in arguments)
     # One worker each core, and no more than four: the tests start real servers.
     workers = min(os.cpu_count() or 1, 4)
-    parallel = [] if chosen or workers == 1 else ["-n", str(workers), "--dist", "loadfile"]
+    parallel = (
+        [] if chosen or workers == 1 else ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder"]
+    )
     return [sys.executable, "-m", "pytest", *parallel, *arguments]
 
 
