@@ -186,14 +186,8 @@ def test_every_answer_that_its_callers_got_is_in_the_metrics(today: Day, sleeper
     except AssertionError as error:
         raise AssertionError(f"{error}: {ended} came, and {counts[-1]} were counted") from None
     figures = today.hand.do(_FIGURES.format(sleeper.endpoint, today.where.port))["series"]
-    for name in (
-        "requests_per_s",
-        "errors_5xx_per_s",
-        "first_byte_p95_ms",
-        "ready",
-        "cpu",
-        "memory",
-    ):
+    # Not the CPU: a rate takes two readings, and these replicas are often gone before the second one.
+    for name in ("requests_per_s", "errors_5xx_per_s", "first_byte_p95_ms", "ready", "memory"):
         assert any(figures[name]), name
     assert all(value >= 0 for values in figures.values() for value in values if value is not None)
 
