@@ -18,7 +18,8 @@ import psutil
 
 from gateway.secret import activator_secret
 from gateway.targets import EndpointTarget, Serving
-from tests.support_gateway import ROOT, Exchange, Replica, World, endpoint, until
+from tests.support_gateway import ROOT, World, endpoint, until
+from tests.support_replica import Exchange, Replica
 
 
 def sleeping(name: str, **fields: Any) -> EndpointTarget:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.support import require
 
@@ -51,3 +51,31 @@ def picture(page: Any, folder: Path, name: str) -> None:
     """A picture of the whole page for whoever looks at a failure."""
     folder.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+
+@contextmanager
+def signed_in(
+    url: str, who: str, password: str, *, pictures: Path, name: str, **options: Any
+) -> Iterator[Page]:
+    """A page on which `who` has signed in. Whatever the browser complains about fails the block; a picture of its end
+    is left in `pictures`."""
+    with chromium() as browser:
+        context = new_context(browser, **options)
+        page = context.new_page()
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda line: complaints.append(line.text) if "Content Security Policy" in line.text else None,
+        )
+        page.goto(f"{url}/accounts/login/")
+        page.fill("[name=login]", who)
+        page.fill("[name=password]", password)
+        page.press("[name=password]", "Enter")
+        page.wait_for_url(f"{url}/")
+        try:
+            yield page
+        finally:
+            picture(page, pictures, name)
+        assert complaints == []
+        context.close()

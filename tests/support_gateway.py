@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import http.client
 import json
 import os
@@ -15,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,8 +28,9 @@ from gateway import snapshot
 from gateway.admin import Admin
 from gateway.control import Report
 from gateway.figures import EndpointFigures, Told, add
-from gateway.targets import EndpointTarget, GatewayTargets, ReplicaTarget, Serving, TokenPolicy
+from gateway.targets import EndpointTarget, GatewayTargets, Serving, TokenPolicy
 from tests.support import require
+from tests.support_replica import Exchange, Replica
 
 ROOT = Path(__file__).resolve().parent.parent
 ISSUER = "http://iam.test"
@@ -93,133 +93,6 @@ def jwks(*keys: Key) -> str:
 
 def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
-
-
-# --- replicas ---------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Exchange:
-    """One request as a replica saw it, and the connection to answer on."""
-
-    method: str
-    target: str
-    headers: list[tuple[str, str]]
-    connection: socket.socket
-    reader: Any
-
-    def header(self, name: str) -> str | None:
-        return next((v for n, v in self.headers if n.lower() == name.lower()), None)
-
-    def send(self, data: bytes) -> None:
-        self.connection.sendall(data)
-
-    def chunk(self, data: bytes) -> None:
-        self.send(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-
-    def answer(self, body: bytes, status: str = "200 OK", content_type: str = "application/json") -> None:
-        self.send(
-            f"HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
-            + body
-        )
-
-    def body(self) -> Iterator[bytes]:
-        """The request's body as it comes in; ConnectionError if it breaks off."""
-        length = self.header("content-length")
-        if length is not None:
-            left = int(length)
-            while left:
-                data = self.reader.read1(min(left, 65536))
-                if not data:
-                    raise ConnectionError("the request broke off")
-                left -= len(data)
-                yield data
-        elif (self.header("transfer-encoding") or "").lower() == "chunked":
-            while True:
-                line = self.reader.readline()
-                if not line:
-                    raise ConnectionError("the request broke off")
-                size = int(line.strip(), 16)
-                data = self.reader.read(size)
-                if len(data) < size:
-                    raise ConnectionError("the request broke off")
-                self.reader.readline()
-                if not size:
-                    return
-                yield data
-
-
-class Replica:
-    """A model server on a free loopback port. `handler` answers; the default tells what it was sent."""
-
-    def __init__(self, handler: Callable[[Exchange], None] | None = None, name: str = "r") -> None:
-        self.name = name
-        self.handler = handler or self.echo
-        self.seen: list[Exchange] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port = int(self._listener.getsockname()[1])
-        self._open: set[socket.socket] = set()
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-
-    def target(self) -> ReplicaTarget:
-        return ReplicaTarget(f"{self.name}-{self.port}", "127.0.0.1", self.port)
-
-    def close(self) -> None:
-        """Gone, at once: no listener, every connection reset."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for connection in list(self._open):
-            self.reset(connection)
-
-    @staticmethod
-    def reset(connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-        connection.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self._open.add(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        reader = connection.makefile("rb")
-        with contextlib.suppress(OSError, ValueError):
-            while line := reader.readline():
-                method, target, _ = line.decode("latin-1").split(" ", 2)
-                headers = []
-                while (header := reader.readline().decode("latin-1").strip()) != "":
-                    name, _, value = header.partition(":")
-                    headers.append((name.strip(), value.strip()))
-                exchange = Exchange(method, target, headers, connection, reader)
-                self.seen.append(exchange)
-                self.handler(exchange)
-        self._open.discard(connection)
-        with contextlib.suppress(OSError):
-            connection.close()
-
-    def echo(self, exchange: Exchange) -> None:
-        digest, size = hashlib.sha256(), 0
-        for data in exchange.body():
-            digest.update(data)
-            size += len(data)
-        told = {
-            "replica": self.name,
-            "method": exchange.method,
-            "target": exchange.target,
-            "headers": exchange.headers,
-            "body_bytes": size,
-            "body_sha256": digest.hexdigest(),
-        }
-        exchange.answer(json.dumps(told).encode())
 
 
 # --- control plane ----------------------------------------------------------------------------------------

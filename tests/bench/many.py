@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
-import tempfile
-from pathlib import Path
-from typing import Any
 
+from tests.bench.inside import answer
 from tests.bench.result import Result
-from tests.support_platform import place, platform
-from tests.support_processes import PYTHONPATH, ROOT, python
-from tests.support_runtimes import clean_up
 
 COUNT, ROUNDS = 20, 2
 GOAL = 3.0
@@ -21,7 +13,7 @@ GOAL = 3.0
 
 def run() -> list[Result]:
     """Medians of ROUNDS, in turns; the platform's own image, a tiny model, image and weights present."""
-    found = _measured()
+    found = answer("tests.bench.many_inside", COUNT, ROUNDS)
     ours, bare = (statistics.median(found[name]) for name in ("ours", "bare"))
     times = ours / bare
     return [
@@ -29,23 +21,3 @@ def run() -> list[Result]:
         Result(f"{COUNT} bare containers at once, all healthy", round(bare, 1), "s", "", None),
         Result("endpoints at once, times the bare ones", round(times, 2), "×", f"<= {GOAL:g}", times <= GOAL),
     ]
-
-
-def _measured() -> Any:
-    with tempfile.TemporaryDirectory(prefix="berth-bench-") as folder:
-        where = place(Path(folder), runtime="docker")
-        try:
-            with platform(where) as running:
-                running.line(r"Berth is up after", timeout_s=180)
-                done = subprocess.run(
-                    python("-m", "tests.bench.many_inside", str(COUNT), str(ROUNDS)),
-                    cwd=ROOT,
-                    env={**os.environ, **where.env, "PYTHONPATH": PYTHONPATH},
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    timeout=600,
-                    check=True,
-                )
-        finally:
-            clean_up(where)
-    return json.loads(done.stdout.splitlines()[-1])

@@ -12,7 +12,7 @@ from typing import Any
 
 from playwright.sync_api import Page
 
-from tests.bench.deploy import take_weights
+from tests.bench.inside import take_weights
 from tests.bench.result import Result
 from tests.support_browser import chromium, new_context
 from tests.support_platform import Place, place, platform

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
-import tempfile
-from pathlib import Path
 
-from tests.bench.deploy import take_weights
+from tests.bench.inside import answer
 from tests.bench.result import Result
-from tests.support_platform import place, platform
-from tests.support_processes import PYTHONPATH, ROOT, python
 
 ROUNDS = 5
 CROWD = 200
@@ -21,21 +14,7 @@ GOAL_ABOVE_S = 1.5
 
 def run() -> list[Result]:
     """Medians of ROUNDS wakes of all-MiniLM-L6-v2, then a crowd that comes while it wakes."""
-    with tempfile.TemporaryDirectory(prefix="berth-bench-") as folder:
-        where = place(Path(folder), runtime="docker")
-        take_weights(where.home / "models")
-        with platform(where) as running:
-            running.line(r"Berth is up after", timeout_s=180)
-            done = subprocess.run(
-                python("-m", "tests.bench.wake_inside", str(ROUNDS), str(CROWD)),
-                cwd=ROOT,
-                env={**os.environ, **where.env, "PYTHONPATH": PYTHONPATH},
-                stdout=subprocess.PIPE,
-                text=True,
-                timeout=420,
-                check=True,
-            )
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = answer("tests.bench.wake_inside", ROUNDS, CROWD)
     ours, bare = statistics.median(found["ours"]), statistics.median(found["bare"])
     above, answered, started = ours - bare, found["answered"], found["started"]
     return [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support_browser import chromium, new_context, picture
+from tests.support_browser import signed_in
 from tests.support_console import PASSWORD, Console, console
 
 pytestmark = [pytest.mark.browser, pytest.mark.redis]
@@ -26,26 +26,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
 @pytest.fixture
 def page(server: Console, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
     """Signed in, at 1440 px; whatever the browser complains about fails the test."""
-    with chromium() as browser:
-        context = new_context(browser)
-        page = context.new_page()
-        complaints: list[str] = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda line: complaints.append(line.text) if "Content Security Policy" in line.text else None,
-        )
-        page.goto(f"{server.url}/accounts/login/")
-        page.fill("[name=login]", WHO)
-        page.fill("[name=password]", PASSWORD)
-        page.press("[name=password]", "Enter")
-        page.wait_for_url(f"{server.url}/")
-        try:
-            yield page
-        finally:
-            picture(page, tmp_path, request.node.name)
-        assert complaints == []
-        context.close()
+    with signed_in(server.url, WHO, PASSWORD, pictures=tmp_path, name=request.node.name) as page:
+        yield page
 
 
 def test_change_see_what_it_does_roll_out_and_roll_back(server: Console, page: Page) -> None:

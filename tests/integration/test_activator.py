@@ -22,7 +22,8 @@ import uvicorn
 from websockets.sync.client import connect
 
 from tests.support_activator import Bedroom, in_threads, joined, sleeping, streaming
-from tests.support_gateway import Answer, Exchange, World, bearer, endpoint, until
+from tests.support_gateway import Answer, World, bearer, endpoint, until
+from tests.support_replica import Exchange
 
 pytestmark = pytest.mark.envoy
 CHAT = "/v1/me-1/v1/chat/completions"

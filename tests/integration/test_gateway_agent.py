@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway import names, snapshot
-from tests.support_gateway import Exchange, Gateway, World, bearer, endpoint, until
+from tests.support_gateway import Gateway, World, bearer, endpoint, until
+from tests.support_replica import Exchange
 
 pytestmark = pytest.mark.envoy
 

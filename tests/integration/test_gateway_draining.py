@@ -16,7 +16,8 @@ import websockets.sync.server
 from gateway.leaving import GatewayReport, Leaving, Sample, leaving
 from gateway.snapshot import build
 from gateway.targets import EndpointTarget, ReplicaTarget, Serving, address_text
-from tests.support_gateway import Exchange, World, bearer, endpoint, until
+from tests.support_gateway import World, bearer, endpoint, until
+from tests.support_replica import Exchange
 
 pytestmark = pytest.mark.envoy
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.figures import EndpointFigures, add_bins, bin_of, quantile
-from tests.support_gateway import Exchange, World, bearer, endpoint, until
+from tests.support_gateway import World, bearer, endpoint, until
+from tests.support_replica import Exchange
 
 pytestmark = pytest.mark.envoy
 

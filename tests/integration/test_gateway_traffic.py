@@ -15,7 +15,8 @@ import websockets.sync.client
 import websockets.sync.server
 
 from gateway.targets import ReplicaTarget
-from tests.support_gateway import Exchange, Replica, World, bearer, endpoint, until
+from tests.support_gateway import World, bearer, endpoint, until
+from tests.support_replica import Exchange, Replica
 
 pytestmark = pytest.mark.envoy
 
