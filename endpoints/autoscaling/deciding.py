@@ -175,6 +175,16 @@ def _with_held(view: Seen, is_held: bool) -> Seen:
 
 
 def _save(states: list[ScaleState]) -> None:
+    try:
+        _write(states)
+    except IntegrityError:
+        # Some were deleted while they were looked at: that is no reason to lose the others.
+        ids = [state.endpoint_id for state in states]
+        there = set(Endpoint.objects.filter(pk__in=ids).values_list("pk", flat=True))
+        _write([state for state in states if state.endpoint_id in there])
+
+
+def _write(states: list[ScaleState]) -> None:
     if states:
         ScaleState.objects.bulk_create(
             states,

@@ -261,3 +261,15 @@ def test_a_thousand_looks_cost_few_queries(
     with django_assert_max_num_queries(3):
         look(T0 + 5)
     assert len(rows) == 20
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_that_is_deleted_meanwhile_takes_nothing_of_the_others_along(endpoint: Endpoint) -> None:
+    rows = list(Endpoint.objects.select_related("revision__instance_type"))
+    gone = Endpoint.objects.select_related("revision__instance_type").get(pk=endpoint.pk)
+    gone.pk = gone.id = "me-gone"
+    # Nothing to tell of it, only to be remembered.
+    calm = Sample(T0, 5.0, wanted=1, ready=1.0, low=1, high=4, replicas={"r": ReplicaFigures(cpu=48)})
+    samples = dict.fromkeys((endpoint.pk, gone.pk), calm)
+    Autoscaler().look([gone, *rows], samples, True, set())
+    assert list(ScaleState.objects.values_list("endpoint_id", flat=True)) == [endpoint.pk]
