@@ -7,3 +7,10 @@ class EndpointsConfig(AppConfig):
 
     name = "endpoints"
     verbose_name = _("Inference")
+
+    def ready(self) -> None:
+        """Gateways learn of every change of who may call."""
+        from endpoints import gateway_feed
+        from iam.signals import access_changed
+
+        access_changed.connect(gateway_feed.on_access_changed, dispatch_uid="gateways")

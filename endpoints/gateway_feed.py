@@ -56,6 +56,11 @@ def changed() -> None:
     transaction.on_commit(_invalidate)
 
 
+def on_access_changed(**_signal: Any) -> None:
+    """Who may call has changed (iam.signals)."""
+    changed()
+
+
 def _invalidate() -> None:
     try:
         cluster().invalidate()

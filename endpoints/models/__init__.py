@@ -1,5 +1,6 @@
 """What was asked for (Endpoint, Revision), what runs (Replica, DeployPhase) and on what (Node, Gpu), what happened
-(Event), where (Region, InstanceType), what was measured (MetricSample) and decided from it (Decision)."""
+(Event), where (Region, InstanceType), what was measured (MetricSample) and decided from it (Decision),
+what was used (Usage)."""
 
 from endpoints.models.endpoint import Endpoint, Revision, Status
 from endpoints.models.event import Event
@@ -14,6 +15,7 @@ from endpoints.models.replica import (
     ReplicaState,
 )
 from endpoints.models.scaling import Decision, MetricSample, MetricSeries, ScaleState
+from endpoints.models.usage import LastUse, LogPosition, ReplicaTime, TokenCount, Usage
 
 __all__ = [
     "Decision",
@@ -23,6 +25,8 @@ __all__ = [
     "Gpu",
     "HeldAddress",
     "InstanceType",
+    "LastUse",
+    "LogPosition",
     "MetricSample",
     "MetricSeries",
     "Node",
@@ -31,7 +35,10 @@ __all__ = [
     "Region",
     "Replica",
     "ReplicaState",
+    "ReplicaTime",
     "Revision",
     "ScaleState",
     "Status",
+    "TokenCount",
+    "Usage",
 ]

@@ -9,6 +9,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from config.crypto import EncryptedJSONField
+from iam.models import Limited
 
 
 class Status(models.TextChoices):
@@ -30,7 +31,7 @@ def new_endpoint_id() -> str:
     return f"me-{uuid.uuid4()}"
 
 
-class Endpoint(models.Model):
+class Endpoint(Limited):
     """A model behind a URL, as its owner wants it, with the reconciler's findings beside.
 
     generation           counts changes of what is wanted; `observed_generation` is the last one acted on
@@ -42,6 +43,7 @@ class Endpoint(models.Model):
     settled_replicas     the number of wanted replicas that all served last: more than that is growth, not a loss
     failed_update        {"revision": number, "code", "params", "at"} of an update that was taken back by itself, {}
                          after the next change
+    max_concurrency      requests that may run at once on all its replicas together; None: as many as come
     lease_token/_until   who reconciles it now
     """
 
@@ -58,6 +60,7 @@ class Endpoint(models.Model):
     latency_ms = models.PositiveIntegerField(_("response latency threshold (ms)"), null=True, blank=True)
     in_flight = models.PositiveIntegerField(_("requests in flight per replica"), null=True, blank=True)
     idle_timeout_s = models.PositiveIntegerField(_("idle timeout (s)"), null=True, blank=True)
+    max_concurrency = models.PositiveIntegerField(_("requests at once"), null=True, blank=True)
     scale_up_after_s = models.PositiveIntegerField(_("scale up after (s)"), default=15)
     scale_down_after_s = models.PositiveIntegerField(_("scale down after (s)"), default=300)
     desired_replicas = models.PositiveSmallIntegerField(null=True, blank=True, editable=False)

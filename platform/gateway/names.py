@@ -7,12 +7,14 @@ ROUTES = "routes.json"
 TOKENS = "tokens.json"
 BODY_LIMIT = "body-limit.json"
 CORS = "cors.json"
+ACCESS = "access.json"
 FILES = (CLUSTERS, TOKENS, BODY_LIMIT, CORS, ROUTES)  # clusters first: routes lead to them
 
 ROUTE_CONFIG = "endpoints"  # the RDS resource's name
 TOKEN_FILTER = "berth.tokens"  # noqa: S105 - a filter's name
 BODY_LIMIT_FILTER = "berth.body_limit"
 CORS_FILTER = "berth.cors"
+ACCESS_FILTER = "berth.access"
 RBAC_FILTER = "envoy.filters.http.rbac"
 
 # Clusters and routes that belong to no endpoint; an endpoint's are called by its id, which starts with "me-".
@@ -24,6 +26,10 @@ UNKNOWN_ENDPOINT = "unknown-endpoint"
 ENDPOINT_HEADER = "x-berth-endpoint"
 SECRET_HEADER = "x-berth-activator"  # noqa: S105 - a header's name
 
+# What the token filter tells the filters behind it of a token. No replica gets them.
+SUBJECT_HEADER = "x-berth-subject"
+GRANT_HEADER = "x-berth-grant"
+
 JWT_NAMESPACE = (
     "envoy.filters.http.jwt_authn"  # of the dynamic metadata in which Envoy leaves a token's claims
 )
@@ -31,5 +37,7 @@ JWT_PAYLOAD = "jwt"
 JWT_FAILURE = "failure"
 POLICY_PROJECT = "project"
 POLICY_ROLE = "role"
+POLICY_SCOPE = "scope"
+REVOKED = "revoked"  # what the access filter calls a token that was revoked
 
 TYPE = "type.googleapis.com/envoy."

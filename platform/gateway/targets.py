@@ -29,6 +29,26 @@ def address_text(host: str, port: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be asked for; None: as much as wanted. Tokens are prompt and completion together, windows UTC's."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    tokens_per_month: int | None = None
+
+    def __bool__(self) -> bool:
+        return self != Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A service account or API key that has limits. subject: its tokens' `sub`."""
+
+    subject: str
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointTarget:
     """One endpoint's route.
 
@@ -39,6 +59,8 @@ class EndpointTarget:
     reason_code    stable code of the status reason, "" if none
     reason         one sentence for the caller
     retry_after_s  sent as Retry-After with a 503 where waiting helps, else None
+    limits         of all its callers together
+    max_concurrency  requests that may run at once on all its replicas together
     """
 
     endpoint_id: str
@@ -50,6 +72,8 @@ class EndpointTarget:
     reason: str = ""
     retry_after_s: int | None = None
     replicas: tuple[ReplicaTarget, ...] = ()
+    limits: Limits = Limits()
+    max_concurrency: int | None = None
 
     @property
     def is_served(self) -> bool:
@@ -59,16 +83,19 @@ class EndpointTarget:
 
 @dataclass(frozen=True, slots=True)
 class TokenPolicy:
-    """How tokens are checked: RS256 JWTs of one issuer and audience.
+    """How tokens are checked: RS256 JWTs of one audience, and of one of two issuers with keys of their own.
 
-    jwks           the public JWK set as a JSON document
+    jwks           the public JWK set of access tokens as a JSON document
     invoke_roles   the roles, any one of which may invoke a private endpoint
+    key_issuer     the issuer of API keys, "" if there are none; key_jwks: its JWK set
     """
 
     issuer: str
     audience: str
     jwks: str
     invoke_roles: tuple[str, ...]
+    key_issuer: str = ""
+    key_jwks: str = '{"keys": []}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +109,8 @@ class GatewayTargets:
     activator       where requests to sleeping endpoints are held, "host:port" or "unix:/path"; "": nowhere, they are
                     refused
     activator_secret   by which the activator knows a gateway
+    revoked         grants (the claim `grant`) of tokens that are refused although they have not expired
+    callers         service accounts and API keys that have limits
     """
 
     endpoints: tuple[EndpointTarget, ...]
@@ -92,3 +121,5 @@ class GatewayTargets:
     max_request_bytes: int = 100 * 1024 * 1024
     activator: str = ""
     activator_secret: str = field(default="", repr=False)
+    revoked: tuple[str, ...] = ()
+    callers: tuple[Caller, ...] = ()

@@ -1,4 +1,4 @@
-"""People, projects, memberships and service accounts."""
+"""People, their projects, their roles there, and the links that invite them."""
 
 from __future__ import annotations
 
@@ -79,66 +79,28 @@ class Membership(models.Model):
         return f"{self.user} · {self.get_role_display()}"
 
 
-def new_client_id() -> str:
-    """A service account's id, which is also its OAuth2 client_id and its tokens' `sub`."""
-    return f"sa-{uuid.uuid4()}"
+class Invitation(models.Model):
+    """A link that makes whoever opens it a member. The link's secret is shown once; its digest is kept.
 
+    email        whom it is for, "" for whoever has the link
+    accepted_by  who used it: it works once
+    """
 
-# Two, so that a secret is replaced without a gap: add one, move the programs over, delete the other.
-MAX_SECRETS = 2
-
-
-class ServiceAccount(models.Model):
-    """A program's identity. It gets access tokens with its client_id and one of its secrets."""
-
-    id = models.CharField(primary_key=True, max_length=40, default=new_client_id, editable=False)
-    project = models.ForeignKey(Project, models.CASCADE, related_name="service_accounts")
-    name = models.CharField(_("name"), max_length=80)
-    description = models.CharField(_("description"), max_length=200, blank=True)
-    roles = models.JSONField(_("roles"), default=list)
-    disabled_at = models.DateTimeField(_("disabled at"), null=True, blank=True)
-    last_used_at = models.DateTimeField(_("last used"), null=True, blank=True)
+    project = models.ForeignKey(Project, models.CASCADE, related_name="invitations")
+    role = models.CharField(_("role"), max_length=40, choices=Role.choices)
+    email = models.EmailField(_("email address"), blank=True, default="")
+    digest = models.CharField(max_length=200, unique=True, editable=False)
     created_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
-    # Kept when the user is gone, and the only record where another service account made this one.
     created_by_name = models.CharField(max_length=200, blank=True, default="", editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
-    updated_at = models.DateTimeField(auto_now=True)
+    expires_at = models.DateTimeField(_("expires"))
+    accepted_at = models.DateTimeField(null=True, blank=True, editable=False)
+    accepted_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
 
     class Meta:
-        verbose_name = _("service account")
-        verbose_name_plural = _("service accounts")
+        verbose_name = _("invitation")
+        verbose_name_plural = _("invitations")
         ordering = ["-created_at"]
-        constraints = [
-            models.UniqueConstraint(fields=["project", "name"], name="service_account_name_unique_in_project")
-        ]
 
     def __str__(self) -> str:
-        return self.name
-
-    @property
-    def client_id(self) -> str:
-        """The OAuth2 name of `id`."""
-        return self.id
-
-    @property
-    def is_active(self) -> bool:
-        """Whether it may get tokens."""
-        return self.disabled_at is None
-
-
-class ServiceAccountSecret(models.Model):
-    """One of an account's secrets, as a keyed hash. The secret itself is shown once and kept nowhere."""
-
-    account = models.ForeignKey(ServiceAccount, models.CASCADE, related_name="secrets")
-    digest = models.CharField(max_length=200, editable=False)
-    hint = models.CharField(_("last four characters"), max_length=8, editable=False)
-    created_at = models.DateTimeField(auto_now_add=True)
-    last_used_at = models.DateTimeField(null=True, blank=True)
-    expires_at = models.DateTimeField(null=True, blank=True)
-
-    class Meta:
-        verbose_name = _("secret")
-        verbose_name_plural = _("secrets")
-
-    def __str__(self) -> str:
-        return f"…{self.hint}"
+        return f"{self.email or '…'} · {self.get_role_display()}"
