@@ -10,6 +10,7 @@ from typing import Any
 import redis
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 from django.utils.translation import override
 from redis.exceptions import RedisError
 
@@ -31,7 +32,8 @@ from gateway.targets import (
     TokenPolicy,
     address_text,
 )
-from iam.oauth.keys import public_jwks
+from iam import grants
+from iam.oauth.keys import merged_jwks
 from iam.roles import Permission, roles_granting
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ def _invalidate() -> None:
 
 
 def targets() -> GatewayTargets:
-    """The gateway's whole duty, from the database: three queries at any size."""
+    """The gateway's whole duty, from the database: a handful of queries at any size."""
     ready: dict[str, list[Replica]] = {}
     columns = ("id", "endpoint_id", "host", "port", "unhealthy_since")
     for replica in Replica.objects.filter(state=ReplicaState.READY).only(*columns):
@@ -80,7 +82,7 @@ def targets() -> GatewayTargets:
         tokens=TokenPolicy(
             issuer=settings.BERTH_PUBLIC_URL,
             audience=settings.BERTH_TOKEN_AUDIENCE,
-            jwks=public_jwks(),
+            jwks=merged_jwks(),
             invoke_roles=roles_granting(Permission.INVOKE),
         ),
         control_plane=(settings.BERTH_LOCAL_HOST, settings.BERTH_PORT),
@@ -88,6 +90,7 @@ def targets() -> GatewayTargets:
         console_origin=settings.BERTH_PUBLIC_URL,
         activator=settings.BERTH_ACTIVATOR,
         activator_secret=activator_secret(read_or_create(settings.BERTH_GATEWAY_TOKEN_FILE)),
+        revoked=tuple(grants.revoked(timezone.now())),
     )
 
 

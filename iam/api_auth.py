@@ -54,6 +54,10 @@ class ServiceAccountAuthentication(BaseAuthentication):
         account = ServiceAccount.objects.select_related("project").filter(id=claims["sub"]).first()
         if account is None or not account.is_active:
             raise AuthenticationFailed(_("The service account of this token is disabled or gone."))
+        if claims["grant"] != account.token_grant:
+            raise AuthenticationFailed(
+                _("This token was revoked when its service account changed. Get a new one.")
+            )
         asked = request.query_params.get("project")
         if asked and asked != account.project_id:
             raise NotFound(_("There is no such project, or you don't belong to it."))

@@ -81,6 +81,7 @@ class Key:
             "exp": int(time.time()) + 600,
             "project": "p1",
             "roles": ["aiplatform.user"],
+            "grant": "sa-1:1",
             **claims,
         }
         content = {k: v for k, v in content.items() if v is not None}

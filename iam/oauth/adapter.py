@@ -36,6 +36,9 @@ class OIDCAdapter(DefaultOIDCAdapter):  # type: ignore[misc]
         access_token["sub"] = account.id
         access_token["project"] = account.project_id
         access_token["roles"] = list(account.roles)
+        access_token["grant"] = account.token_grant
+        if account.endpoint_ids is not None:
+            access_token["endpoints"] = list(account.endpoint_ids)
 
     def populate_server_metadata(self, data: dict[str, Any]) -> None:
         """What this server offers (RFC 8414): one grant, with addresses that no request can change."""

@@ -1,4 +1,7 @@
-"""The keys that sign access tokens: RSA private keys in `<BERTH_HOME>/keys/signing/*.pem`, mode 0600.
+"""The keys that sign tokens: RSA private keys in `<BERTH_HOME>/keys/<ring>/*.pem`, mode 0600.
+
+Two rings: one for access tokens, which live half an hour, one for API keys, which live up to a year. Either can be
+replaced without the other, and what is signed by the second is no access token.
 
 A file's name says from when its key signs: `20260131T120000Z-1f2e3d4c.pem`. Of those whose time has come the
 newest signs; all of them are published, so that a key is known everywhere before its first token (RFC 7517 key
@@ -15,6 +18,7 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +33,15 @@ from django.core.exceptions import ImproperlyConfigured
 from config.keyfiles import read_or_create
 
 KEY_BITS = 2048
+
+
+class Ring(StrEnum):
+    """A set of keys, by the name of its folder."""
+
+    ACCESS = "signing"
+    API_KEYS = "api-keys"
+
+
 # How long a key is published before it signs: gateways follow within seconds, other verifiers within jwks' max-age.
 OVERLAP = timedelta(seconds=300)
 _NAME = re.compile(r"(\d{8}T\d{6}Z)-\w+\.pem")
@@ -47,53 +60,58 @@ class SigningKey:
     private: rsa.RSAPrivateKey = field(repr=False)
 
 
-def folder() -> Path:
+def folder(ring: Ring = Ring.ACCESS) -> Path:
     """Where the keys are."""
-    return Path(settings.BERTH_HOME) / "keys" / "signing"
+    return Path(settings.BERTH_HOME) / "keys" / ring
 
 
-def published_keys() -> tuple[SigningKey, ...]:
+def published_keys(ring: Ring = Ring.ACCESS) -> tuple[SigningKey, ...]:
     """Every key that a token may be signed with, oldest first. Makes the first one if there is none."""
     for _attempt in range(3):
-        files = _listing()
+        files = _listing(ring)
         if not files:
             # A fixed name: of several processes that start at once, one creates it and all read it.
-            read_or_create(folder() / _FIRST, _new_pem)
+            read_or_create(folder(ring) / _FIRST, _new_pem)
             continue
         try:
-            return _load(str(folder()), files)
+            return _load(str(folder(ring)), files)
         except FileNotFoundError:
             continue  # retired between listing and reading
-    raise ImproperlyConfigured(f"The signing keys in {folder()} can't be read.")
+    raise ImproperlyConfigured(f"The signing keys in {folder(ring)} can't be read.")
 
 
-def signing_key(now: datetime | None = None) -> SigningKey:
+def signing_key(now: datetime | None = None, ring: Ring = Ring.ACCESS) -> SigningKey:
     """The key for new tokens: the newest whose time has come."""
     moment = now or datetime.now(UTC)
-    active = [key for key in published_keys() if key.signs_from <= moment]
+    active = [key for key in published_keys(ring) if key.signs_from <= moment]
     if not active:
         raise ImproperlyConfigured(
-            f"No key in {folder()} signs yet. Run `manage.py rotate_signing_key --now` to make one."
+            f"No key in {folder(ring)} signs yet. Run `manage.py rotate_signing_key --now` to make one."
         )
     return active[-1]
 
 
-def key_by_id(kid: str) -> SigningKey | None:
+def key_by_id(kid: str, ring: Ring = Ring.ACCESS) -> SigningKey | None:
     """The published key with this kid."""
-    return next((key for key in published_keys() if key.kid == kid), None)
+    return next((key for key in published_keys(ring) if key.kid == kid), None)
 
 
 def public_jwks() -> str:
-    """The public keys as a JWK set, a JSON document. The same keys give the same text."""
+    """The public keys of access tokens as a JWK set, a JSON document. The same keys give the same text."""
     return _jwks(published_keys())
 
 
-def add_key(signs_from: datetime) -> SigningKey:
+def merged_jwks() -> str:
+    """Those of both rings: what a gateway lets pass."""
+    return _jwks((*published_keys(), *published_keys(Ring.API_KEYS)))
+
+
+def add_key(signs_from: datetime, ring: Ring = Ring.ACCESS) -> SigningKey:
     """Publish a new key that signs from `signs_from`."""
     stamp = signs_from.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-    path = folder() / f"{stamp}-{secrets.token_hex(4)}.pem"
+    path = folder(ring) / f"{stamp}-{secrets.token_hex(4)}.pem"
     read_or_create(path, _new_pem)
-    return next(key for key in published_keys() if key.path == path)
+    return next(key for key in published_keys(ring) if key.path == path)
 
 
 def retire_keys(now: datetime) -> list[SigningKey]:
@@ -115,10 +133,10 @@ def _remove(keys: list[SigningKey]) -> list[SigningKey]:
     return keys
 
 
-def _listing() -> tuple[tuple[str, int], ...]:
+def _listing(ring: Ring) -> tuple[tuple[str, int], ...]:
     """(name, inode) of every key file, oldest key first. The inode tells a file from its namesake."""
     try:
-        with os.scandir(folder()) as entries:
+        with os.scandir(folder(ring)) as entries:
             return tuple(sorted((e.name, e.inode()) for e in entries if _NAME.fullmatch(e.name)))
     except FileNotFoundError:
         return ()

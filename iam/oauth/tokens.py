@@ -1,4 +1,7 @@
-"""Access tokens: RS256 JWTs (RFC 7519) for a service account, made here and checked here and in the gateway."""
+"""Access tokens of service accounts and API keys of people: RS256 JWTs (RFC 7519).
+
+The gateway takes both, the management API access tokens alone.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ from allauth.idp.oidc.adapter import get_adapter
 from allauth.idp.oidc.models import Client
 from django.conf import settings
 
+from iam.models import ApiKey
 from iam.oauth import keys
+from iam.roles import Role
 
-REQUIRED_CLAIMS = ["iss", "aud", "sub", "exp", "iat", "jti", "project", "roles"]
+REQUIRED_CLAIMS = ["iss", "aud", "sub", "exp", "iat", "jti", "project", "roles", "grant"]
 
 
 class InvalidToken(Exception):
@@ -35,6 +40,26 @@ def issue(client: Client) -> str:
     return jwt.encode(claims, key.private, algorithm="RS256", headers={"kid": key.kid})
 
 
+def issue_key(key: ApiKey) -> str:
+    """The API key itself. Whether its person may call endpoints is said by the list of revoked grants, which follows
+    their roles; the claim `roles` only tells the gateway that keys may."""
+    claims: dict[str, Any] = {
+        "iss": get_adapter().get_issuer(),
+        "aud": settings.BERTH_TOKEN_AUDIENCE,
+        "sub": key.id,
+        "iat": int(time.time()),
+        "exp": int(key.expires_at.timestamp()),
+        "jti": uuid.uuid4().hex,
+        "project": key.project_id,
+        "roles": [Role.USER],
+        "grant": key.token_grant,
+    }
+    if key.endpoint_ids is not None:
+        claims["endpoints"] = list(key.endpoint_ids)
+    signing = keys.signing_key(ring=keys.Ring.API_KEYS)
+    return jwt.encode(claims, signing.private, algorithm="RS256", headers={"kid": signing.kid})
+
+
 def verify(token: str) -> dict[str, Any]:
     """The token's claims, after checking signature, issuer, audience and times. Raises InvalidToken.
 
@@ -43,6 +68,10 @@ def verify(token: str) -> dict[str, Any]:
     try:
         kid = jwt.get_unverified_header(token).get("kid")
         key = keys.key_by_id(kid) if isinstance(kid, str) else None
+        if key is None and isinstance(kid, str) and keys.key_by_id(kid, keys.Ring.API_KEYS):
+            raise InvalidToken(
+                "API keys are for calling endpoints. Use a service account's access token here."
+            )
         if key is None:
             raise InvalidToken("The token is signed with a key that this server does not know.")
         claims: dict[str, Any] = jwt.decode(

@@ -67,6 +67,7 @@ class Validator(OAuthLibRequestValidator):  # type: ignore[misc]
         rows = list(
             ServiceAccountSecret.objects.filter(account_id=known, account__disabled_at=None)
             .filter(Q(expires_at=None) | Q(expires_at__gt=now))
+            .filter(Q(account__expires_at=None) | Q(account__expires_at__gt=now))
             .values_list("digest", "id", "last_used_at")[:MAX_SECRETS]
         )
         rows += [(nobodys_digest(), 0, None)] * (MAX_SECRETS - len(rows))

@@ -64,12 +64,26 @@ TOKEN_INVALID = Answer(
     "another audience.",
     _challenge("invalid_token", "The access token is not valid"),
 )
+TOKEN_REVOKED = Answer(
+    401,
+    "revoked_token",
+    "authentication_error",
+    "This token was revoked: its account or key was disabled, deleted or changed. Get a new one from "
+    "/accounts-api/v2/auth/token; if that is refused too, ask an administrator of the project.",
+    _challenge("invalid_token", "The token was revoked"),
+)
 ROLE_REFUSED = Answer(
     403,
     "permission_denied",
     "permission_error",
     "This account's roles do not allow calls to endpoints. Ask an administrator of the project for the role "
     "aiplatform.user.",
+)
+SCOPE_REFUSED = Answer(
+    403,
+    "endpoint_not_allowed",
+    "permission_error",
+    "This account is narrowed to named endpoints, and this one is not among them. Ask an administrator of the project.",
 )
 ENDPOINT_NOT_FOUND = Answer(
     404,

@@ -171,6 +171,7 @@ def _filters(*, body_limit: bool) -> list[Json]:
     chain = [
         _discovered(names.CORS_FILTER, names.CORS, "header_mutation.v3.HeaderMutation"),
         _discovered(names.TOKEN_FILTER, names.TOKENS, "jwt_authn.v3.JwtAuthentication"),
+        _discovered(names.ACCESS_FILTER, names.ACCESS, "rbac.v3.RBAC"),
         {"name": names.RBAC_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC"}},
     ]
     if body_limit:
@@ -203,9 +204,11 @@ def _local_replies() -> list[Json]:
         _reply(unauthorized, answers.TOKEN_INVALID),
         # Envoy's token filter answers 403 to a token for another audience.
         _reply(_cel("response.code_details.startsWith('jwt_authn_access_denied')"), answers.TOKEN_INVALID),
+        _reply(_denied_by(names.REVOKED), answers.TOKEN_REVOKED),
         # To another project's token an endpoint does not exist.
         _reply(_denied_by(names.POLICY_PROJECT), answers.ENDPOINT_NOT_FOUND),
         _reply(_denied_by(names.POLICY_ROLE), answers.ROLE_REFUSED),
+        _reply(_denied_by(names.POLICY_SCOPE), answers.SCOPE_REFUSED),
         _reply(_all(not_found, _path("/v1/")), answers.ENDPOINT_NOT_FOUND),
         _reply(not_found, answers.PATH_NOT_FOUND),
         _reply(_status("EQ", 413), answers.BODY_TOO_LARGE),

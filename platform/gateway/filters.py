@@ -1,8 +1,9 @@
-"""The HTTP filters whose configuration changes at run time (ECDS): tokens, body limit, CORS."""
+"""The HTTP filters whose configuration changes at run time (ECDS): tokens, revocations, body limit, CORS."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from gateway import answers, names
@@ -37,7 +38,12 @@ def tokens(policy: TokenPolicy) -> Json:
         ],
         "payload_in_metadata": names.JWT_PAYLOAD,
         "failed_status_in_metadata": names.JWT_FAILURE,
-        "jwt_cache_config": {"jwt_cache_size": 1000},
+        # For the filters that look a caller up: in a hash table, and those take headers only.
+        "claim_to_headers": [
+            {"header_name": names.SUBJECT_HEADER, "claim_name": "sub"},
+            {"header_name": names.GRANT_HEADER, "claim_name": "grant"},
+        ],
+        "jwt_cache_config": {"jwt_cache_size": 5000},
     }
     return _extension(
         names.TOKEN_FILTER,
@@ -66,6 +72,34 @@ def public_keys(jwks: str) -> str:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError("TokenPolicy.jwks is not a JWK set") from error
     return json.dumps({"keys": public})
+
+
+def access(revoked: Iterable[str]) -> Json:
+    """Refuses the tokens of these grants, however many there are: one look-up for each request."""
+    # A table can't be empty; no grant is called "-".
+    table = {grant: _verdict(names.REVOKED, "DENY") for grant in ("-", *sorted(revoked))}
+    header = {
+        "name": "grant",
+        "typed_config": {
+            "@type": names.TYPE + "type.matcher.v3.HttpRequestHeaderMatchInput",
+            "header_name": names.GRANT_HEADER,
+        },
+    }
+    return _extension(
+        names.ACCESS_FILTER,
+        {
+            "@type": names.TYPE + "extensions.filters.http.rbac.v3.RBAC",
+            "matcher": {
+                "matcher_tree": {"input": header, "exact_match_map": {"map": table}},
+                "on_no_match": _verdict("not-revoked", "ALLOW"),
+            },
+        },
+    )
+
+
+def _verdict(name: str, action: str) -> Json:
+    verdict = {"@type": names.TYPE + "config.rbac.v3.Action", "name": name, "action": action}
+    return {"action": {"name": "verdict", "typed_config": verdict}}
 
 
 def body_limit(max_bytes: int) -> Json:

@@ -8,7 +8,7 @@ TOKENS = "tokens.json"
 BODY_LIMIT = "body-limit.json"
 CORS = "cors.json"
 ACCESS = "access.json"
-FILES = (CLUSTERS, TOKENS, BODY_LIMIT, CORS, ROUTES)  # clusters first: routes lead to them
+FILES = (CLUSTERS, TOKENS, ACCESS, BODY_LIMIT, CORS, ROUTES)  # clusters first: routes lead to them
 
 ROUTE_CONFIG = "endpoints"  # the RDS resource's name
 TOKEN_FILTER = "berth.tokens"  # noqa: S105 - a filter's name

@@ -149,7 +149,8 @@ def _to_cluster(name: str) -> Json:
         "route": {"cluster": name, "prefix_rewrite": "/", "timeout": FOREVER, "idle_timeout": FOREVER},
         # Credentials for the gateway are not the model server's business. Cookies know no ports: on a shared host
         # name the console's session would reach every replica, and a replica could set it.
-        "request_headers_to_remove": ["authorization", "cookie"],
+        # What the filters tell each other of a caller neither.
+        "request_headers_to_remove": ["authorization", "cookie", names.SUBJECT_HEADER, names.GRANT_HEADER],
         "response_headers_to_remove": ["set-cookie"],
     }
 
@@ -170,13 +171,18 @@ def _patience() -> Json:
 def _guard(target: EndpointTarget, tokens: TokenPolicy) -> Json:
     """Refuses every request that is not positively the project's, and then every one without a role.
 
-    The two policies never match together, so that another project's token learns nothing from a role.
+    Last, those of accounts that are narrowed to other endpoints. No two policies match together, so that another
+    project's token learns nothing from a role.
     """
     same_project = _claim("project", {"string_match": {"exact": target.project}})
     may_invoke = {"or_ids": {"ids": [_role(role) for role in tokens.invoke_roles]}}
+    narrowed = _claim("endpoints", {"present_match": True})
+    to_this_one = _claim("endpoints", _holds(target.endpoint_id))
+    outside = [same_project, may_invoke, narrowed, {"not_id": to_this_one}]
     policies = {
         names.POLICY_PROJECT: {"not_id": same_project},
         names.POLICY_ROLE: {"and_ids": {"ids": [same_project, {"not_id": may_invoke}]}},
+        names.POLICY_SCOPE: {"and_ids": {"ids": outside}},
     }
     return {
         names.RBAC_FILTER: {
@@ -204,7 +210,11 @@ def _open_door() -> Json:
 
 
 def _role(role: str) -> Json:
-    return _claim("roles", {"list_match": {"one_of": {"string_match": {"exact": role}}}})
+    return _claim("roles", _holds(role))
+
+
+def _holds(item: str) -> Json:
+    return {"list_match": {"one_of": {"string_match": {"exact": item}}}}
 
 
 def _claim(name: str, value: Json) -> Json:

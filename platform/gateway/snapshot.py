@@ -50,6 +50,7 @@ def build(targets: GatewayTargets) -> Snapshot:
         names.CLUSTERS: _file([*own, *map(clusters.of_endpoint, served)]),
         names.ROUTES: _file([routes.configuration(targets, endpoints)]),
         names.TOKENS: _file([filters.tokens(targets.tokens)]),
+        names.ACCESS: _file([filters.access(targets.revoked)]),
         names.BODY_LIMIT: _file([filters.body_limit(targets.max_request_bytes)]),
         names.CORS: _file([filters.cors(targets.console_origin)]),
     }

@@ -83,19 +83,16 @@ class EndpointTarget:
 
 @dataclass(frozen=True, slots=True)
 class TokenPolicy:
-    """How tokens are checked: RS256 JWTs of one audience, and of one of two issuers with keys of their own.
+    """How tokens are checked: RS256 JWTs of one issuer and audience.
 
-    jwks           the public JWK set of access tokens as a JSON document
+    jwks           the public JWK set of access tokens and API keys as a JSON document
     invoke_roles   the roles, any one of which may invoke a private endpoint
-    key_issuer     the issuer of API keys, "" if there are none; key_jwks: its JWK set
     """
 
     issuer: str
     audience: str
     jwks: str
     invoke_roles: tuple[str, ...]
-    key_issuer: str = ""
-    key_jwks: str = '{"keys": []}'
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,6 +166,56 @@ def test_another_projects_endpoint_is_an_unknown_one(world: World, project: obje
         assert world.gateway.call("HEAD", f"/v1/{name}/x", token=token).status == 404
 
 
+# --- narrowing and revocation -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("endpoints", [[READY], [UNKNOWN, READY], [PUBLIC, READY, FOREIGN]])
+def test_a_narrowed_account_calls_the_endpoints_it_names(world: World, endpoints: list[str]) -> None:
+    assert world.gateway.get(f"/v1/{READY}/x", world.key.token(endpoints=endpoints)).status == 200
+
+
+@pytest.mark.parametrize(
+    "endpoints", [[], [DEPLOYING], ["me-"], READY, {READY: True}, [[READY]], [READY[:-1]], ""]
+)
+def test_and_no_other(world: World, endpoints: object) -> None:
+    answer = world.gateway.get(f"/v1/{READY}/x", world.key.token(endpoints=endpoints))
+    assert (answer.status, answer.code) == (403, "endpoint_not_allowed")
+
+
+def test_narrowing_tells_nothing_of_other_projects_and_stands_behind_the_role(world: World) -> None:
+    assert world.gateway.get(f"/v1/{FOREIGN}/x", world.key.token(endpoints=[READY])).status == 404
+    viewer = world.key.token(endpoints=[], roles=["aiplatform.viewer"])
+    assert world.gateway.get(f"/v1/{READY}/x", viewer).code == "permission_denied"
+
+
+def test_a_revoked_token_is_refused_wherever_it_is_shown(world: World) -> None:
+    """But where no token is needed; and the next one of the same account is good."""
+    world.gateway.publish(revoked=("sa-1:1", "sa-2:7"))
+    try:
+        for name in (READY, DEPLOYING, FOREIGN, UNKNOWN):
+            answer = world.gateway.get(f"/v1/{name}/x", world.key.token())
+            assert (answer.status, answer.code) == (401, "revoked_token")
+            assert (answer.header("www-authenticate") or "").startswith('Bearer error="invalid_token"')
+        forged = world.gateway.call(
+            "GET", f"/v1/{READY}/x", token=world.key.token(), headers={"x-berth-grant": "sa-1:2"}
+        )
+        assert forged.status == 401
+        assert world.gateway.get(f"/v1/{PUBLIC}/x", world.key.token()).status == 200
+        for grant in ("sa-1:2", "sa-1:11", "sa-2:1"):
+            assert world.gateway.get(f"/v1/{READY}/x", world.key.token(grant=grant)).status == 200
+    finally:
+        world.gateway.publish(revoked=())
+    assert world.gateway.get(f"/v1/{READY}/x", world.key.token()).status == 200
+
+
+def test_what_the_filters_say_of_a_caller_stays_in_the_gateway(world: World) -> None:
+    sent = {"x-berth-subject": "sa-9", "x-berth-grant": "sa-9:1", "X-Berth-Else": "1"}
+    for name in (READY, PUBLIC):
+        answer = world.gateway.call("GET", f"/v1/{name}/x", token=world.key.token(), headers=sent)
+        assert answer.status == 200
+        assert not [key for key, _value in answer.json()["headers"] if key.lower().startswith("x-berth-")]
+
+
 def test_a_public_endpoint_needs_no_token_and_gets_none(world: World) -> None:
     for headers in ({}, bearer("sk-whatever"), bearer(world.key.token(project="p9"))):
         answer = world.gateway.call("GET", f"/v1/{PUBLIC}/x", headers=headers)
