@@ -40,6 +40,7 @@ def _problems(resources: Mapping[str, Json]) -> Iterator[str]:
     yield from _route_problems(resources[names.ROUTES], set(counts))
     for file, filter_name in (
         (names.TOKENS, names.TOKEN_FILTER),
+        (names.ACCESS, names.ACCESS_FILTER),
         (names.BODY_LIMIT, names.BODY_LIMIT_FILTER),
         (names.CORS, names.CORS_FILTER),
     ):

@@ -185,6 +185,7 @@ class TestVerify:
             "iat": now,
             "exp": now + 86_400,
             "jti": "1",
+            "grant": "sa-1:1",
         } | changes
         return {name: value for name, value in claims.items() if value is not None}
 
