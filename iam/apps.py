@@ -13,5 +13,8 @@ class IamConfig(AppConfig):
     verbose_name = _("IAM")
 
     def ready(self) -> None:
-        """Keep oauthlib from writing issued tokens to the log, which it does at level DEBUG."""
+        """Keep oauthlib from writing issued tokens to the log, which it does at level DEBUG; listen for goodbyes."""
+        from iam import receivers
+
+        receivers.connect()
         logging.getLogger("oauthlib").setLevel(logging.INFO)
