@@ -10,6 +10,8 @@ from iam.models import Membership, Project, ServiceAccount, User
 from iam.roles import Permission, allows
 
 SESSION_KEY = "project"
+# Outlives the session: the project that this browser was in last.
+PROJECT_COOKIE = "berth_project"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The management API of IAM: service accounts and members (contract §4)."""
+"""The management API of IAM: service accounts (contract §4)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from config.api import ProjectViewSet
 from iam import services
-from iam.models import Membership, ServiceAccount, ServiceAccountSecret
+from iam.models import ServiceAccount, ServiceAccountSecret
 from iam.roles import Permission, Role
 
 
@@ -142,30 +142,10 @@ class ServiceAccountViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Pr
         return dict(serializer.validated_data)
 
 
-class MemberSerializer(serializers.ModelSerializer[Membership]):
-    """A person's role in the project."""
-
-    email = serializers.EmailField(source="user.email", read_only=True)
-
-    class Meta:
-        model = Membership
-        fields = ["id", "email", "role", "created_at"]
-        read_only_fields = fields
-
-
-class MemberViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet[Membership]):
-    """The people of the project. Needs the role `aiplatform.admin`."""
-
-    queryset = Membership.objects.select_related("user")
-    serializer_class = MemberSerializer
-    default_permission = Permission.ADMINISTER
-
-
 def _secret_response(body: dict[str, Any]) -> Response:
     return Response(body, status=status.HTTP_201_CREATED, headers={"Cache-Control": "no-store"})
 
 
 routes: list[tuple[str, type[ProjectViewSet[Any]], str]] = [
     ("service-accounts", ServiceAccountViewSet, "service-account"),
-    ("members", MemberViewSet, "member"),
 ]

@@ -10,10 +10,16 @@ from rest_framework.viewsets import ViewSetMixin
 from endpoints.api import routes as endpoint_routes
 from iam import api_schema  # noqa: F401 - drf-spectacular finds its extensions by their import
 from iam.api import routes as iam_routes
+from iam.people_api import routes as people_routes
 from registry.api import routes as registry_routes
 
 router = SimpleRouter()
-routes: list[tuple[str, type[ViewSetMixin], str]] = [*iam_routes, *registry_routes, *endpoint_routes]
+routes: list[tuple[str, type[ViewSetMixin], str]] = [
+    *iam_routes,
+    *people_routes,
+    *registry_routes,
+    *endpoint_routes,
+]
 for prefix, viewset, basename in routes:
     router.register(prefix, viewset, basename)
 

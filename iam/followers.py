@@ -1,0 +1,46 @@
+"""What follows for people when a role, a membership or an account ends, whoever ended it: the console, the API,
+Django's admin, a command. (iam.receivers does the same for service accounts and keys.)
+
+Who loses a role, a membership or the account can't call with their API keys from then on. Signals, so that no path is
+forgotten; the rows of a cascade send them, too. (`QuerySet.update` sends none: nobody may use it on these tables.)
+
+Sessions and sockets need nothing: they read the membership for each request, and every few seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from django.contrib.auth.signals import user_logged_in
+from django.db.models.signals import post_delete, post_save
+from django.dispatch import receiver
+from django.http import HttpRequest
+
+from iam import grants
+from iam.actors import PROJECT_COOKIE, SESSION_KEY, actor_for_user
+from iam.models import Membership, User
+
+
+@receiver(post_save, sender=Membership)
+@receiver(post_delete, sender=Membership)
+def membership_changed(instance: Membership, **_kwargs: Any) -> None:
+    """A role was given, changed or taken."""
+    grants.follow_people([instance.user_id])
+
+
+@receiver(post_save, sender=User)
+def user_saved(
+    instance: User, created: bool, update_fields: Collection[str] | None = None, **_kwargs: Any
+) -> None:
+    """A person was deactivated or activated again. Signing in saves the person, too: that changes nothing here."""
+    if not created and (update_fields is None or "is_active" in update_fields):
+        grants.follow_people([instance.pk])
+
+
+@receiver(user_logged_in)
+def project_remembered(request: HttpRequest | None, user: User, **_kwargs: Any) -> None:
+    """Whoever signs in again in the same browser is in the project they left it in."""
+    asked = request.COOKIES.get(PROJECT_COOKIE, "") if request is not None else ""
+    if request is not None and asked and SESSION_KEY not in request.session and actor_for_user(user, asked):
+        request.session[SESSION_KEY] = asked
