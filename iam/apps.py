@@ -14,7 +14,8 @@ class IamConfig(AppConfig):
 
     def ready(self) -> None:
         """Keep oauthlib from writing issued tokens to the log, which it does at level DEBUG; listen for goodbyes."""
-        from iam import receivers
+        from iam import followers, receivers
 
+        followers.connect()
         receivers.connect()
         logging.getLogger("oauthlib").setLevel(logging.INFO)

@@ -14,7 +14,6 @@ from typing import Any
 
 from django.contrib.auth.signals import user_logged_in
 from django.db.models.signals import post_delete, post_save
-from django.dispatch import receiver
 from django.http import HttpRequest
 
 from iam import grants
@@ -22,14 +21,11 @@ from iam.actors import PROJECT_COOKIE, SESSION_KEY, actor_for_user
 from iam.models import Membership, User
 
 
-@receiver(post_save, sender=Membership)
-@receiver(post_delete, sender=Membership)
 def membership_changed(instance: Membership, **_kwargs: Any) -> None:
     """A role was given, changed or taken."""
     grants.follow_people([instance.user_id])
 
 
-@receiver(post_save, sender=User)
 def user_saved(
     instance: User, created: bool, update_fields: Collection[str] | None = None, **_kwargs: Any
 ) -> None:
@@ -38,9 +34,16 @@ def user_saved(
         grants.follow_people([instance.pk])
 
 
-@receiver(user_logged_in)
 def project_remembered(request: HttpRequest | None, user: User, **_kwargs: Any) -> None:
     """Whoever signs in again in the same browser is in the project they left it in."""
     asked = request.COOKIES.get(PROJECT_COOKIE, "") if request is not None else ""
     if request is not None and asked and SESSION_KEY not in request.session and actor_for_user(user, asked):
         request.session[SESSION_KEY] = asked
+
+
+def connect() -> None:
+    """Listen. Called once, when the app is ready."""
+    post_save.connect(membership_changed, sender=Membership, dispatch_uid="follow-member")
+    post_delete.connect(membership_changed, sender=Membership, dispatch_uid="follow-member")
+    post_save.connect(user_saved, sender=User, dispatch_uid="follow-person")
+    user_logged_in.connect(project_remembered, dispatch_uid="remember-project")
