@@ -3,6 +3,10 @@
 A secret is 256 random bits, so that no slow hash is needed to keep it from being guessed: a keyed digest takes
 microseconds where a password hash takes a quarter of a second, for every token. The key is a file beside the
 database: a stolen database alone does not even let somebody test a secret that they have.
+
+`<home>/keys/client_secrets.key` holds one key a line: the first makes new digests, each digest names the one that
+made it. `manage.py rotate_secrets_key --client-secrets` puts a new one on top. A digest can't be made anew without
+its secret, so an old key goes (`--drop-old`) when the secrets that were made with it have been replaced.
 """
 
 from __future__ import annotations
@@ -14,20 +18,52 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings
 from django.contrib.auth.hashers import BasePasswordHasher
 from django.utils.translation import gettext_noop as _
 
-from config.keyfiles import read_or_create
+from config import keyfiles
 
 SECRET_BYTES = 32
 
 
+def key_file() -> Path:
+    """Where the keys are, newest first."""
+    return Path(settings.BERTH_HOME) / "keys" / "client_secrets.key"
+
+
 @lru_cache(maxsize=4)
-def _keys(path: str) -> dict[str, bytes]:
-    """Key id → key, the one that makes new digests first. A line on top of the file rotates."""
-    lines = read_or_create(Path(path)).split()
-    return {hashlib.sha256(line.encode()).hexdigest()[:8]: line.encode() for line in lines}
+def _keys(path: str, _stamp: tuple[int, ...]) -> dict[str, bytes]:
+    """Key id → key, the one that makes new digests first."""
+    return {_id_of(line): line.encode() for line in keyfiles.read_or_create(Path(path)).split()}
+
+
+def _id_of(line: str) -> str:
+    return hashlib.sha256(line.encode()).hexdigest()[:8]
+
+
+def put_new_key() -> int:
+    """New digests are made with a new key. How many keys there are now."""
+    path = key_file()
+    with keyfiles.locked(path.parent):
+        kept = keyfiles.read_or_create(path).split()
+        keyfiles.replace(path, "\n".join([secrets.token_urlsafe(48), *kept]))
+        return len(kept) + 1
+
+
+def drop_unused_keys() -> tuple[int, dict[str, int]]:
+    """Remove the old keys that no stored digest names. How many, and by id the digests that need each one kept."""
+    path = key_file()
+    stored = apps.get_model("iam", "ServiceAccountSecret").objects.values_list("digest", flat=True)
+    with keyfiles.locked(path.parent):
+        first, *others = keyfiles.read_or_create(path).split()
+        named = [digest.split("$", 2)[1] for digest in stored]
+        needed = {_id_of(line): named.count(_id_of(line)) for line in others if _id_of(line) in named}
+        kept = [line for line in others if _id_of(line) in needed]
+        if len(kept) < len(others):
+            keyfiles.replace(path, "\n".join([first, *kept]))
+        return len(others) - len(kept), needed
 
 
 def new_secret() -> str:
@@ -41,7 +77,8 @@ class SecretHasher(BasePasswordHasher):
     algorithm = "berth_hmac"
 
     def _keys(self) -> dict[str, bytes]:
-        return _keys(str(settings.BERTH_HOME / "keys" / "client_secrets.key"))
+        path = key_file()
+        return _keys(str(path), keyfiles.stamp(path))
 
     def salt(self) -> str:
         """The id of the key that new digests are made with, where other hashers keep their salt."""
@@ -53,6 +90,10 @@ class SecretHasher(BasePasswordHasher):
         # Text from outside may hold lone surrogates, which strict UTF-8 refuses.
         digest = hmac.new(key, password.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
         return f"{self.algorithm}${salt}${digest}"
+
+    def digests(self, password: str) -> list[str]:
+        """The digests of `password` under every key in use: where a row is found by its secret alone."""
+        return [self.encode(password, salt) for salt in self._keys()]
 
     def decode(self, encoded: str) -> dict[str, Any]:
         """The parts of a stored digest."""

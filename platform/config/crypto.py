@@ -1,7 +1,8 @@
 """Encryption of secrets at rest (hub tokens, registry passwords) with keys outside the database.
 
-`<home>/keys/secrets.key` holds one Fernet key a line: the first encrypts, all decrypt, so that a key is rotated
-by putting a new line on top. Fernet: AES-128-CBC with HMAC-SHA256 (cryptography's specification).
+`<home>/keys/secrets.key` holds one Fernet key a line: the first encrypts, all decrypt. `manage.py rotate_secrets_key`
+puts a new one on top (config.reencryption); a running process notices at its next use of a secret.
+Fernet: AES-128-CBC with HMAC-SHA256 (cryptography's specification).
 """
 
 from __future__ import annotations
@@ -16,18 +17,33 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
-from config.keyfiles import read_or_create
+from config.keyfiles import read_or_create, stamp
+
+
+def key_file() -> Path:
+    """Where the keys are, newest first."""
+    return Path(settings.BERTH_HOME) / "keys" / "secrets.key"
+
+
+def new_key() -> str:
+    """A line for it."""
+    return Fernet.generate_key().decode()
+
+
+def keys() -> list[str]:
+    """Its lines; makes the first one if there is none."""
+    return read_or_create(key_file(), new_key).split()
 
 
 @lru_cache(maxsize=4)
-def _cipher(path: str) -> MultiFernet:
-    keys = read_or_create(Path(path), lambda: Fernet.generate_key().decode())
-    return MultiFernet([Fernet(line) for line in keys.split()])
+def _cipher(_path: Path, _stamp: tuple[int, ...]) -> MultiFernet:
+    return MultiFernet([Fernet(line) for line in keys()])
 
 
 def cipher() -> MultiFernet:
-    """The installation's cipher; makes its key at first use."""
-    return _cipher(str(settings.BERTH_HOME / "keys" / "secrets.key"))
+    """The installation's cipher, as its key file is now."""
+    path = key_file()
+    return _cipher(path, stamp(path))
 
 
 def encrypt(plain: str) -> str:
