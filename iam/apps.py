@@ -14,8 +14,7 @@ class IamConfig(AppConfig):
 
     def ready(self) -> None:
         """Keep oauthlib from writing issued tokens to the log, which it does at level DEBUG; listen for goodbyes."""
-        from iam import followers, receivers
+        from iam import followers
 
         followers.connect()
-        receivers.connect()
         logging.getLogger("oauthlib").setLevel(logging.INFO)

@@ -25,6 +25,13 @@ class InvalidToken(Exception):
     """The token is no valid access token of this installation. Its text may be told to the caller."""
 
 
+def lifetime_s(client: Client) -> int:
+    """How long a token of this client's service account lives: no token outlives its account, whoever is down then."""
+    expires_at = client.account.expires_at
+    left = settings.BERTH_TOKEN_LIFETIME_S if expires_at is None else int(expires_at.timestamp() - time.time())
+    return max(0, min(settings.BERTH_TOKEN_LIFETIME_S, left))
+
+
 def issue(client: Client) -> str:
     """A signed access token for the client of a service account."""
     adapter = get_adapter()
@@ -32,7 +39,7 @@ def issue(client: Client) -> str:
     claims: dict[str, Any] = {
         "iss": adapter.get_issuer(),
         "iat": now,
-        "exp": now + settings.BERTH_TOKEN_LIFETIME_S,
+        "exp": now + lifetime_s(client),
         "jti": uuid.uuid4().hex,
     }
     adapter.populate_access_token(claims, client=client, scopes=(), user=None)

@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from allauth.idp.oidc.adapter import get_adapter
-from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
@@ -35,7 +34,10 @@ def _server() -> BackendApplicationServer:
     def issue(request: Request) -> str:
         return tokens.issue(request.client)
 
-    return BackendApplicationServer(Validator(), issue, settings.BERTH_TOKEN_LIFETIME_S)
+    def lifetime_s(request: Request) -> int:
+        return tokens.lifetime_s(request.client)
+
+    return BackendApplicationServer(Validator(), issue, lifetime_s)
 
 
 @csrf_exempt

@@ -150,7 +150,7 @@ def delete_service_account(actor: Actor, account: ServiceAccount) -> None:
     account_id = account.id
     with transaction.atomic():
         record(actor, "service_account.delete", account, kind="service_account", before=_told(account))
-        account.delete()  # its tokens: iam.receivers, which hears of every way to delete one
+        account.delete()  # its tokens: iam.followers, which hears of every way to delete one
     logger.info("%s deleted service account %s", actor.name, account_id)
 
 

@@ -84,7 +84,7 @@ def delete_api_key(actor: Actor, key: ApiKey) -> None:
     with transaction.atomic():
         told: dict[str, Any] = {"user": str(key.user), "expires_at": key.expires_at}
         record(actor, "api_key.delete", key, kind="api_key", before=told)
-        key.delete()  # its token: iam.receivers, which hears of every way to delete one
+        key.delete()  # its token: iam.followers, which hears of every way to delete one
     logger.info("%s deleted API key %s", actor.name, key_id)
 
 
