@@ -1,8 +1,8 @@
 """Everything that changes an endpoint because someone asked for it.
 
-Each function is one transaction: it writes what is wanted and an event, and asks for a reconcile after the
-commit. It never touches a runtime. Bad input raises ValidationError({field: [messages]}); what the endpoint's
-present state forbids raises config.errors.Conflict.
+Each function is one transaction: it writes what is wanted, an event and a record in the audit log, and asks for a
+reconcile after the commit. It never touches a runtime. Bad input raises ValidationError({field: [messages]}); what the
+endpoint's present state forbids raises config.errors.Conflict.
 
 What replaces running replicas (a revision, a roll-back, a restart) needs room for one more beside them. Where there
 is none, endpoints.interruption says whether an old one has to go first, and that is done only with
@@ -28,6 +28,7 @@ from endpoints.live import endpoint_changed
 from endpoints.models import Endpoint, Revision
 from endpoints.queue import reconcile_soon
 from endpoints.validation import REVISION_FIELDS, clean, duplicate_name
+from iam import audit
 from iam.actors import Actor
 
 
@@ -91,6 +92,7 @@ def create_endpoint(*, actor: Actor, spec: EndpointSpec) -> Endpoint:
             )
             _revise(endpoint, actor, revisions.of_cleaned(cleaned))
             events.record(endpoint, "endpoint.created", actor)
+            audit.record(actor, "endpoint.create", endpoint, after=_state(endpoint))
             _announce(endpoint)
     except IntegrityError as error:
         raise duplicate_name(spec.name) from error
@@ -129,6 +131,7 @@ def _update(
     changed = {name for name in changes if _differs(present[name], _as_present(cleaned, name))}
     if not changed:
         return endpoint
+    was = _state(endpoint)
     for name in _COLUMNS:
         setattr(endpoint, name, cleaned[name])
     in_place = sorted(changed - REVISION_FIELDS)
@@ -140,6 +143,7 @@ def _update(
         events.record(endpoint, "endpoint.revised", actor, number=revision.number, fields=", ".join(told))
     else:
         events.record(endpoint, "endpoint.changed", actor, fields=", ".join(in_place))
+    _audit_change(actor, "endpoint.change", endpoint, was)
     _wanted_changed(endpoint)
     return endpoint
 
@@ -163,11 +167,14 @@ def rollback_endpoint(
         ):
             return locked
         values = {**present_values(locked), **_configuration_values(wanted), "region": locked.region_id}
+        gpu_percent = locked.gpu_percent
         if not wanted.instance_type.gpu_count:
             values["gpu_percent"] = locked.gpu_percent = None  # a threshold for what it won't have
         asked = revisions.of_cleaned(clean(locked.project, values, endpoint=locked))
+        was = {**_state(locked), "gpu_percent": gpu_percent}
         revision = _revise(locked, actor, asked, allow_interruption=allow_interruption, restores=wanted)
         events.record(locked, "endpoint.rolled_back", actor, number=revision.number, restored=wanted.number)
+        _audit_change(actor, "endpoint.rollback", locked, was)
         _wanted_changed(locked)
     return locked
 
@@ -185,6 +192,7 @@ def restart_endpoint(*, actor: Actor, endpoint: Endpoint, allow_interruption: bo
         locked.epoch += 1
         locked.failed_update = {}
         events.record(locked, "endpoint.restarted", actor)
+        audit.record(actor, "endpoint.restart", locked)
         _wanted_changed(locked)
     return locked
 
@@ -200,12 +208,14 @@ def pause_endpoint(*, actor: Actor, endpoint: Endpoint) -> Endpoint:
     """Stop all replicas and release what they hold; the URL answers 503. Pausing twice is fine.
 
     What the autoscaler had decided ends with it: a resumed endpoint starts with its min, and one that slept wakes."""
-    return _switch(endpoint, actor, "endpoint.paused", paused_at=timezone.now(), desired_replicas=None)
+    return _switch(
+        endpoint, actor, "pause", "endpoint.paused", paused_at=timezone.now(), desired_replicas=None
+    )
 
 
 def resume_endpoint(*, actor: Actor, endpoint: Endpoint) -> Endpoint:
     """Serve again after a pause."""
-    return _switch(endpoint, actor, "endpoint.resumed", paused_at=None, failed_update={})
+    return _switch(endpoint, actor, "resume", "endpoint.resumed", paused_at=None, failed_update={})
 
 
 def retry_endpoint(*, actor: Actor, endpoint: Endpoint) -> Endpoint:
@@ -216,6 +226,7 @@ def retry_endpoint(*, actor: Actor, endpoint: Endpoint) -> Endpoint:
         _not_paused(locked)
         locked.failed_update = {}
         events.record(locked, "endpoint.retried", actor)
+        audit.record(actor, "endpoint.retry", locked)
         _wanted_changed(locked)
     return locked
 
@@ -228,6 +239,8 @@ def keep_revision(*, actor: Actor, endpoint: Endpoint) -> Endpoint:
             return locked
         number = locked.revision.number if locked.revision else 0
         events.record(locked, "endpoint.revision_kept", actor, number=number)
+        given_up = {"failed_revision": locked.failed_update.get("revision")}
+        audit.record(actor, "endpoint.keep_revision", locked, before=given_up, after={"revision": number})
         locked.failed_update = {}
         _wanted_changed(locked)
     return locked
@@ -237,7 +250,7 @@ def delete_endpoint(*, actor: Actor, endpoint: Endpoint) -> Endpoint:
     """Ask for its end. The row goes last, when nothing of it is left. Deleting twice is fine."""
     if endpoint.deleting_at:
         return endpoint
-    return _switch(endpoint, actor, "endpoint.delete_requested", deleting_at=timezone.now())
+    return _switch(endpoint, actor, "delete", "endpoint.delete_requested", deleting_at=timezone.now())
 
 
 def present_values(endpoint: Endpoint) -> dict[str, Any]:
@@ -256,6 +269,21 @@ def _configuration_values(revision: Revision) -> dict[str, Any]:
         "settings": dict(revision.settings),
         "environment": dict(revision.environment),
     }
+
+
+def _state(endpoint: Endpoint) -> dict[str, Any]:
+    """The endpoint as the audit log tells it, a field a setting and a variable; those are masked there."""
+    values = present_values(endpoint)
+    for group in ("settings", "environment"):
+        values |= {f"{group}.{key}": value for key, value in values.pop(group).items()}
+    if endpoint.revision:
+        values |= {"model": endpoint.revision.model.name, "revision": endpoint.revision.number}
+    return {**values, "region": endpoint.region_id}
+
+
+def _audit_change(actor: Actor, action: str, endpoint: Endpoint, was: Mapping[str, Any]) -> None:
+    before, after = audit.difference(was, _state(endpoint))
+    audit.record(actor, action, endpoint, before=before, after=after)
 
 
 def _not_paused(endpoint: Endpoint) -> None:
@@ -309,12 +337,17 @@ def _lock(endpoint: Endpoint) -> Endpoint:
     return locked
 
 
-def _switch(endpoint: Endpoint, actor: Actor, kind: str, **fields: Any) -> Endpoint:
+def _switch(endpoint: Endpoint, actor: Actor, act: str, kind: str, **fields: Any) -> Endpoint:
+    """act: what the audit log calls it; kind: the event's."""
     with transaction.atomic():
         locked = _lock(endpoint)
+        gone = _state(locked) if act == "delete" else {}
+        was = {name: getattr(locked, name) for name in fields}
         for name, value in fields.items():
             setattr(locked, name, value)
         events.record(locked, kind, actor)
+        before, after = audit.difference(was, fields)
+        audit.record(actor, f"endpoint.{act}", locked, before={**gone, **before}, after=after)
         _wanted_changed(locked)
     return locked
 

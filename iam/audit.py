@@ -6,35 +6,43 @@ its change.
 
 from __future__ import annotations
 
+import getpass
+import re
 from collections.abc import Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Model
 
 from iam.actors import Actor
-from iam.models import AuditEvent, User
+from iam.models import AuditEvent, Project, User
+from iam.origin import Origin, origin
+
+__all__ = ["MASK", "Command", "Origin", "difference", "masked", "origin", "record"]
 
 MASK = "••••"
-# `hub_token` is one, `tokens_per_minute` is not.
-_SECRET_WORDS = frozenset({"secret", "password", "token", "environment", "digest"})
+# Words of a field's name: `hub_token` is a secret, `tokens_per_minute` is not.
+_SECRET_WORDS = frozenset(
+    {"secret", "secrets", "password", "passwd", "token", "environment", "digest", "credential", "credentials"}
+    | {"authorization", "cookie", "apikey"}
+)
+_SECRET_NAMES = re.compile(r"(api|private|secret|access|signing)[_.-]?key$", re.IGNORECASE)
+_BREAKS = re.compile(r"[^a-z0-9]+")
 _LIMIT = 2000  # characters of one value
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Where the present request came from; empty outside of requests."""
+class Command:
+    """Somebody at the machine itself, who ran `manage.py <name>`."""
 
-    address: str = ""
-    request_id: str = ""
+    name: str
 
-
-origin: ContextVar[Origin] = ContextVar("origin", default=Origin())  # noqa: B039 - frozen
+    def __str__(self) -> str:
+        return f"manage.py {self.name}"
 
 
 def record(
-    actor: Actor | User | None,
+    actor: Actor | User | Command | None,
     action: str,
     target: Model | None = None,
     *,
@@ -44,12 +52,13 @@ def record(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add one act. actor: None is the platform. kind, name: of the target, told from it where they are left out.
+    """Add one act. kind, name: of the target, told from it where they are left out.
 
+    actor: None is somebody unknown within a request, and the platform itself outside of one.
     `before` and `after` hold only what changed; values whose names look like secrets are masked.
     """
     where = origin.get()
-    actor_kind, actor_id, actor_name = _who(actor)
+    actor_kind, actor_id, actor_name = _who(actor, where)
     AuditEvent.objects.create(
         project_id=project_id or _project_of(actor, target),
         actor_kind=actor_kind,
@@ -66,26 +75,43 @@ def record(
     )
 
 
+def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What changed, on both sides, masked. A secret that became another one is told as changed although both sides
+    look alike; what is on neither side is as it was."""
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return (
+        masked({name: before[name] for name in changed if name in before}),
+        masked({name: after[name] for name in changed if name in after}),
+    )
+
+
 def masked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON can hold it, and without what looks like a secret."""
+    """As JSON can hold it, and without what looks like a secret. Of a mapping of secrets the names stay."""
     return {name: _value(name, value) for name, value in values.items()}
 
 
+def is_secret(name: str) -> bool:
+    """Whether a field of that name may hold a secret."""
+    return bool(not _SECRET_WORDS.isdisjoint(_BREAKS.split(name.lower())) or _SECRET_NAMES.search(name))
+
+
 def _value(name: str, value: Any) -> Any:
-    if value not in (None, "", [], {}) and not _SECRET_WORDS.isdisjoint(name.lower().split("_")):
-        return MASK
+    if value not in (None, "", [], {}) and is_secret(name):
+        return {str(key): MASK for key in value} if isinstance(value, Mapping) else MASK
     if isinstance(value, Mapping):
         return masked({str(k): v for k, v in value.items()})
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | set | frozenset):
         return [_value("", item) for item in value]
     if value is None or isinstance(value, bool | int | float):
         return value
     return str(value)[:_LIMIT]
 
 
-def _who(actor: Actor | User | None) -> tuple[str, str, str]:
+def _who(actor: Actor | User | Command | None, where: Origin) -> tuple[str, str, str]:
     if actor is None:
-        return "platform", "", ""
+        return ("anonymous" if where.address else "platform"), "", ""
+    if isinstance(actor, Command):
+        return "command", _operator(), str(actor)
     if isinstance(actor, User):
         return "user", str(actor.pk), str(actor)
     if actor.account is not None:
@@ -93,8 +119,16 @@ def _who(actor: Actor | User | None) -> tuple[str, str, str]:
     return "user", str(actor.user.pk) if actor.user else "", actor.name
 
 
-def _project_of(actor: Actor | User | None, target: Model | None) -> str:
-    found = getattr(target, "project_id", None)
+def _operator() -> str:
+    """The account of the machine under which a command runs."""
+    try:
+        return getpass.getuser()[:60]
+    except (KeyError, OSError):  # a container's user without a name
+        return ""
+
+
+def _project_of(actor: Actor | User | Command | None, target: Model | None) -> str:
+    found = target.pk if isinstance(target, Project) else getattr(target, "project_id", None)
     if found:
         return str(found)
     return actor.project.id if isinstance(actor, Actor) else ""

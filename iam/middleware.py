@@ -1,4 +1,4 @@
-"""Which project a console request is about, and as whom."""
+"""Where a request comes from, which project it is about, and as whom."""
 
 from __future__ import annotations
 
@@ -6,7 +6,27 @@ from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
+from iam import addresses
 from iam.actors import SESSION_KEY, Actor, actor_for_user
+from iam.origin import HEADER, Origin, acting_from, request_id_of
+
+
+class OriginMiddleware:
+    """Says where the request comes from (iam.origin), for audit log and logs, and names it in the answer.
+
+    Synchronous like all others: Django runs them in one thread, in which the variable is seen by what they call.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        """Set, go on, name."""
+        request_id = request_id_of(request.headers.get(HEADER), trusted=addresses.from_proxy(request))
+        with acting_from(Origin(addresses.client_address(request), request_id)):
+            response = self.get_response(request)
+        response[HEADER] = request_id
+        return response
 
 
 class ProjectMiddleware:

@@ -19,6 +19,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from config.errors import Conflict
+from iam import audit
 from iam.actors import Actor
 from iam.roles import Permission
 from registry import validation
@@ -83,6 +84,7 @@ def import_model(actor: Actor, spec: ImportSpec) -> RegisteredModel:
             model = RegisteredModel.objects.create(
                 project=actor.project, name=name, framework=framework, created_by=actor.user, **columns
             )
+            audit.record(actor, "model.import", model, kind="model", after=_state(model))
             _start(model)
     except IntegrityError as error:
         raise ValidationError({"name": [_duplicate(name)]}) from error
@@ -106,6 +108,7 @@ def retry_import(actor: Actor, model: RegisteredModel, *, hub_token: str = "") -
         )
         if not restarted:
             raise Conflict(_("Only a failed import can be retried."), code="not-failed")
+        audit.record(actor, "model.retry_import", model, kind="model", after=values)
         _start(model)
     model.refresh_from_db()
     return model
@@ -129,6 +132,7 @@ def reimport_model(actor: Actor, model: RegisteredModel) -> RegisteredModel:
         )
         if not taken:
             raise Conflict(_("It is being imported already."), code="importing")
+        audit.record(actor, "model.reimport", model, kind="model")
         # A download goes on with what it finds: the damaged files must not be among it.
         transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))
         _start(model)
@@ -145,11 +149,15 @@ def update_model(actor: Actor, model: RegisteredModel, changes: Mapping[str, Any
     values = _clean_changes(actor, model, changes, errors)
     if errors:
         raise ValidationError({key: list(messages) for key, messages in errors.items()})
+    was = {key: getattr(model, key) for key in values}
     for key, value in values.items():
         setattr(model, key, value)
+    before, after = audit.difference(_told(was), _told(values))
     try:
         with transaction.atomic():
             model.save(update_fields=[*values, "updated_at"])
+            if before or after:
+                audit.record(actor, "model.change", model, kind="model", before=before, after=after)
             model_changed(model.project_id, str(model.pk))
     except IntegrityError as error:
         raise ValidationError({"name": [_duplicate(model.name)]}) from error
@@ -168,6 +176,7 @@ def delete_model(actor: Actor, model: RegisteredModel) -> None:
             if users:
                 raise Conflict(_in_use(users), code="in-use")
             RegisteredModel.objects.filter(pk=model_id).delete()
+            audit.record(actor, "model.delete", model, kind="model", before=_state(model))
             transaction.on_commit(lambda: shutil.rmtree(weights_folder(model_id), ignore_errors=True))
             model_changed(project_id, model_id)
     except ProtectedError as error:
@@ -251,6 +260,23 @@ def _clean_changes(
             errors,
         )
     return values
+
+
+def _state(model: RegisteredModel) -> dict[str, Any]:
+    """The model as the audit log tells it; its secrets are masked there, those that it does not have are left out."""
+    secrets = ("hub_token", "registry_username", "registry_password", "environment")
+    values = {"name": model.name, "framework": model.framework_id, "task": model.task, "source": model.source}
+    kept = {name: getattr(model, name) for name in secrets if getattr(model, name)}
+    return _told({**values, "source_ref": model.source_ref, "settings": model.settings, **kept})
+
+
+def _told(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A field for each setting and each variable."""
+    told = dict(values)
+    told |= {f"settings.{key}": value for key, value in told.pop("settings", {}).items()}
+    environment = told.pop("environment", "")
+    variables = json.loads(environment) if environment else {}
+    return {**told, **{f"environment.{key}": value for key, value in variables.items()}}
 
 
 def _start(model: RegisteredModel) -> None:

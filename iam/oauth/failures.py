@@ -6,13 +6,14 @@ Guessing a 256-bit secret is hopeless anyway; the limit keeps a broken or hostil
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
 
 from django.core.cache import cache
 from django.http import HttpRequest
 from redis.exceptions import RedisError
+
+from iam import addresses
 
 logger = logging.getLogger(__name__)
 
@@ -21,20 +22,8 @@ WINDOW_S = 60
 
 
 def client_address(request: HttpRequest) -> str:
-    """The caller's address; of an IPv6 address its /64, which one host may fill at will.
-
-    `X-Forwarded-For` counts only from our own gateway, a peer on loopback, and only its last entry, which the
-    gateway's Envoy wrote: what stands before it is the caller's own claim.
-    """
-    peer = _parse(request.META.get("REMOTE_ADDR", ""))
-    if peer is not None and peer.is_loopback:
-        forwarded = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
-        peer = _parse(forwarded) or peer
-    if peer is None:
-        return "unknown"
-    if peer.version == 6:
-        return str(ipaddress.ip_network((peer, 64), strict=False))
-    return str(peer)
+    """What the caller's failures are counted by."""
+    return addresses.network_of(addresses.client_address(request))
 
 
 def blocked_for(address: str, now: float | None = None) -> int:
@@ -61,12 +50,3 @@ def count_failure(address: str, now: float | None = None) -> None:
 
 def _key(address: str, moment: float) -> str:
     return f"token-failures:{address}:{int(moment) // WINDOW_S}"
-
-
-def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped or address

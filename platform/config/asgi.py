@@ -15,6 +15,7 @@ from django.conf import settings  # noqa: E402
 
 from config.routing import websocket_urlpatterns  # noqa: E402
 from endpoints.log_streams import LogStreams  # noqa: E402
+from iam.socket_origin import SocketOrigin  # noqa: E402
 
 # Under ASGI every request has a thread of its own: a connection that outlives it is used by nobody, and stays open.
 settings.DATABASES["default"]["CONN_MAX_AGE"] = 0
@@ -22,8 +23,10 @@ settings.DATABASES["default"]["CONN_MAX_AGE"] = 0
 application = ProtocolTypeRouter(
     {
         "http": LogStreams(http),
-        "websocket": OriginValidator(
-            AuthMiddlewareStack(URLRouter(websocket_urlpatterns)), [settings.BERTH_PUBLIC_URL]
+        "websocket": SocketOrigin(
+            OriginValidator(
+                AuthMiddlewareStack(URLRouter(websocket_urlpatterns)), [settings.BERTH_PUBLIC_URL]
+            )
         ),
     }
 )

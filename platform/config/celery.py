@@ -1,11 +1,18 @@
-"""The Celery application. Tasks are a few lines each and live in the apps' tasks.py."""
+"""The Celery application. Tasks are a few lines each and live in the apps' tasks.py.
+
+A task carries the id of the request that caused it, so that the worker's log lines and what the task asks for name it.
+"""
+
+from __future__ import annotations
 
 import os
 import warnings
 from typing import Any
 
-from celery import Celery
-from celery.signals import setup_logging, worker_ready
+from celery import Celery, Task
+from celery.signals import before_task_publish, setup_logging, task_postrun, task_prerun, worker_ready
+
+from iam.origin import Origin, origin
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings.dev")
 # `manage.py up` has checked before any worker starts, and the checks load every view: 25 MB a worker.
@@ -24,6 +31,28 @@ app.autodiscover_tasks()
 @setup_logging.connect
 def _leave_logging_alone(**_: Any) -> None:
     """Django's LOGGING stands; Celery would set levels and handlers of its own."""
+
+
+_CARRIED = "berth_request_id"
+
+
+@before_task_publish.connect
+def _carry_request(headers: dict[str, Any], **_: Any) -> None:
+    """Into the message."""
+    if request_id := origin.get().request_id:
+        headers[_CARRIED] = request_id
+
+
+@task_prerun.connect
+def _take_up_request(task: Task[Any, Any], **_: Any) -> None:
+    """Out of the message. A worker's thread runs one task after another: each sets its own."""
+    origin.set(Origin(request_id=task.request.get(_CARRIED) or ""))
+
+
+@task_postrun.connect
+def _put_down_request(**_: Any) -> None:
+    """Between tasks there is no request."""
+    origin.set(Origin())
 
 
 @worker_ready.connect

@@ -41,6 +41,8 @@ BERTH_LOG_IDLE_S = env.int("BERTH_LOG_IDLE_S", 900)
 BERTH_REPLICA_LOG_BYTES = env.int("BERTH_REPLICA_LOG_BYTES", 10_000_000)
 BERTH_REPLICA_LOGS_TOTAL_BYTES = env.int("BERTH_REPLICA_LOGS_TOTAL_BYTES", 2_000_000_000)
 BERTH_SUBNET_POOL = env.str("BERTH_SUBNET_POOL", "10.213.0.0/16")
+# Whose word for a caller's address counts: gateways and TLS proxies in front of the console, as addresses or networks.
+BERTH_TRUSTED_PROXIES = env.list("BERTH_TRUSTED_PROXIES", default=["127.0.0.0/8", "::1/128"])
 # The token with which gateway agents and activators come to the control plane.
 BERTH_GATEWAY_TOKEN_FILE = BERTH_HOME / "keys" / "gateway.token"
 # Where requests to sleeping endpoints are held: a socket file, which nobody else on this machine can open. Gateways on
@@ -90,6 +92,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    # Outermost: every answer names its request, and every log line of it.
+    "iam.middleware.OriginMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "config.middleware.CanonicalAddress",
@@ -175,6 +179,12 @@ BERTH_DRAIN_TIMEOUT_S = env.float("BERTH_DRAIN_TIMEOUT_S", 600.0)
 
 CELERY_BEAT_SCHEDULE = {
     "sweep-endpoints": {"task": "endpoints.tasks.sweep", "schedule": 5.0, "options": {"expires": 5}},
+    "usage-by-day": {
+        "task": "endpoints.tasks.roll_up_usage",
+        "schedule": 1800.0,
+        "options": {"expires": 1800},
+    },
+    "sweep-identities": {"task": "iam.tasks.sweep_identities", "schedule": 5.0, "options": {"expires": 5}},
     "sweep-imports": {"task": "registry.tasks.sweep_imports", "schedule": 15.0, "options": {"expires": 15}},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(BERTH_RUN_DIR / "beat-schedule")
@@ -290,7 +300,8 @@ LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "filters": {"request": {"()": "config.logs.RequestId"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["request"]}},
     "root": {"handlers": ["stderr"], "level": env.str("BERTH_LOG_LEVEL", "INFO")},
     "loggers": {
         "celery": {"level": "WARNING"},
