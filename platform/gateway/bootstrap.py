@@ -6,11 +6,12 @@ keys, limits, certificate) is read from files that the agent replaces.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from gateway import answers, meters, names
+from gateway import answers, edge, meters, names, usage_reader
 from gateway.answers import Answer
+from gateway.edge import Edge
 
 Json = dict[str, Any]
 
@@ -37,12 +38,14 @@ _SPOOFABLE_PREFIXES = ("x-forwarded-", "x-envoy-", "x-berth-")
 
 @dataclass(frozen=True, slots=True)
 class BootstrapOptions:
-    """host, port: where clients connect. node_id: this gateway's name. tls: serve HTTPS from certificate.json."""
+    """host, port: where clients connect. node_id: this gateway's name. tls: serve HTTPS from certificate.json.
+    edge: what clients may take of it."""
 
     host: str
     port: int
     node_id: str
     tls: bool = False
+    edge: Edge = field(default_factory=Edge)
 
 
 def build(options: BootstrapOptions) -> Json:
@@ -52,21 +55,11 @@ def build(options: BootstrapOptions) -> Json:
         # A socket file of mode 0600 in the gateway's home: nothing on the network reaches the admin interface.
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": 0o600}}},
         **meters.BOOTSTRAP,
+        **edge.runtime(),
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "dynamic_resources": {"cds_config": _file_source(names.CLUSTERS)},
         "static_resources": {"listeners": [_listener(options)]},
-        "overload_manager": {
-            "resource_monitors": [
-                {
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": {
-                        "@type": _TYPE
-                        + "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                        "max_active_downstream_connections": 50_000,
-                    },
-                }
-            ]
-        },
+        "overload_manager": edge.overload_manager(options.edge),
     }
 
 
@@ -77,19 +70,21 @@ def _file_source(name: str) -> Json:
 def _listener(options: BootstrapOptions) -> Json:
     chain: Json = {
         "filters": [
-            {"name": "envoy.filters.network.http_connection_manager", "typed_config": _connection_manager()}
+            {
+                "name": "envoy.filters.network.http_connection_manager",
+                "typed_config": _connection_manager(options.edge),
+            }
         ]
     }
     listener: Json = {
         "name": "gateway",
         "address": {"socket_address": {"address": options.host, "port_value": options.port}},
-        "per_connection_buffer_limit_bytes": 1024 * 1024,
-        # Streams have no time limit, so dead peers are found by the kernel.
-        "tcp_keepalive": {"keepalive_time": 60, "keepalive_interval": 15, "keepalive_probes": 4},
+        **edge.listener(options.edge),
         "filter_chains": [chain],
     }
     if options.tls:
         chain["transport_socket"] = _tls()
+        chain |= edge.tls_filter_chain(options.edge)
         listener["listener_filters"] = [
             {
                 "name": "envoy.filters.listener.tls_inspector",
@@ -117,7 +112,7 @@ def _tls() -> Json:
     }
 
 
-def _connection_manager() -> Json:
+def _connection_manager(limits: Edge) -> Json:
     return {
         "@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": STAT_PREFIX,
@@ -132,17 +127,7 @@ def _connection_manager() -> Json:
         "merge_slashes": False,
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "http_protocol_options": {"enable_trailers": True},
-        "http2_protocol_options": {
-            "max_concurrent_streams": 256,
-            "initial_stream_window_size": 1024 * 1024,
-            "initial_connection_window_size": 4 * 1024 * 1024,
-        },
-        "common_http_protocol_options": {
-            "idle_timeout": "3600s",
-            # WSGI-like servers read x_forwarded_for as x-forwarded-for.
-            "headers_with_underscores_action": "DROP_HEADER",
-        },
-        "request_headers_timeout": "15s",
+        **edge.connection_manager(limits),
         "upgrade_configs": [{"upgrade_type": "websocket", "filters": _filters(body_limit=False)}],
         "http_filters": _filters(body_limit=True),
         "rds": {"route_config_name": names.ROUTE_CONFIG, "config_source": _file_source(names.ROUTES)},
@@ -167,17 +152,19 @@ def _drop_claims() -> Json:
 
 
 def _filters(*, body_limit: bool) -> list[Json]:
-    """In order. A WebSocket has no end, hence no body limit."""
+    """In order. A WebSocket has no end, hence no body limit, and nothing that could be read."""
     chain = [
         _discovered(names.CORS_FILTER, names.CORS, "header_mutation.v3.HeaderMutation"),
         _discovered(names.TOKEN_FILTER, names.TOKENS, "jwt_authn.v3.JwtAuthentication"),
         _discovered(names.ACCESS_FILTER, names.ACCESS, "rbac.v3.RBAC"),
         {"name": names.RBAC_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC"}},
+        _discovered(names.ROLES_FILTER, names.ROLES, "rbac.v3.RBAC"),
     ]
     if body_limit:
         chain.append(
             _discovered(names.BODY_LIMIT_FILTER, names.BODY_LIMIT, "body_size_limit.v3.BodySizeLimit")
         )
+        chain.append(usage_reader.http_filter())
     router = {"@type": _HTTP + "router.v3.Router", "suppress_envoy_headers": True}
     chain.append({"name": "envoy.filters.http.router", "typed_config": router})
     return chain
@@ -202,6 +189,7 @@ def _local_replies() -> list[Json]:
         _reply(_all(unauthorized, _jwt_failure(_JWT_MISSED)), answers.TOKEN_MISSING),
         _reply(_all(unauthorized, _jwt_failure(_JWT_EXPIRED)), answers.TOKEN_EXPIRED),
         _reply(unauthorized, answers.TOKEN_INVALID),
+        _reply(_cel("response.code_details == 'overload'"), answers.OVERLOADED),
         # Envoy's token filter answers 403 to a token for another audience.
         _reply(_cel("response.code_details.startsWith('jwt_authn_access_denied')"), answers.TOKEN_INVALID),
         _reply(_denied_by(names.REVOKED), answers.TOKEN_REVOKED),
@@ -320,10 +308,11 @@ def _access_log() -> Json:
                     "time": "%START_TIME%",
                     "request_id": "%REQ(X-REQUEST-ID)%",
                     "endpoint": "%ROUTE_NAME%",
+                    "project": f"%DYNAMIC_METADATA({names.JWT_NAMESPACE}:{names.JWT_PAYLOAD}:project)%",
                     "sub": f"%DYNAMIC_METADATA({names.JWT_NAMESPACE}:{names.JWT_PAYLOAD}:sub)%",
                     "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
                     "method": "%REQ(:METHOD)%",
-                    "path": "%PATH(NQ:PATH)%",
+                    "path": "%PATH(NQ:PATH):1024%",
                     "status": "%RESPONSE_CODE%",
                     "flags": "%RESPONSE_FLAGS%",
                     "details": "%RESPONSE_CODE_DETAILS%",
@@ -333,6 +322,7 @@ def _access_log() -> Json:
                     "first_byte_ms": "%RESPONSE_DURATION%",
                     "replica": "%UPSTREAM_HOST%",
                     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+                    "usage": usage_reader.LOGGED,
                 }
             },
         },

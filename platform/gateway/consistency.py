@@ -41,6 +41,7 @@ def _problems(resources: Mapping[str, Json]) -> Iterator[str]:
     for file, filter_name in (
         (names.TOKENS, names.TOKEN_FILTER),
         (names.ACCESS, names.ACCESS_FILTER),
+        (names.ROLES, names.ROLES_FILTER),
         (names.BODY_LIMIT, names.BODY_LIMIT_FILTER),
         (names.CORS, names.CORS_FILTER),
     ):
@@ -76,7 +77,7 @@ def _leaf_problems(key: str, route: Json, clusters: set[str]) -> Iterator[str]:
     if "direct_response" not in route and route["route"]["cluster"] not in clusters:
         yield f"route {name} leads to the cluster {route['route']['cluster']}, which is not there"
     if key.startswith("/v1/") and key != "/v1/":
-        endpoint_id = key.removeprefix("/v1/").rstrip("/")
+        endpoint_id = key.removeprefix("/v1/")
         if name != endpoint_id or "/" in endpoint_id:
             yield f"the path {key} belongs to the route {name}"
         elif "route" in route and not _is_its_own(route, endpoint_id):

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway import answers, names
-from gateway.routes import origin_of
-from gateway.targets import TokenPolicy
+from gateway.targets import TokenPolicy, origin_of
 
 Json = dict[str, Any]
 
@@ -100,6 +99,52 @@ def access(revoked: Iterable[str]) -> Json:
 def _verdict(name: str, action: str) -> Json:
     verdict = {"@type": names.TYPE + "config.rbac.v3.Action", "name": name, "action": action}
     return {"action": {"name": "verdict", "typed_config": verdict}}
+
+
+def roles(invoke_roles: Iterable[str]) -> Json:
+    """Refuses tokens without one of these roles where a route is private: the last check, so that nobody learns from
+    it of endpoints that are not theirs."""
+    private = {
+        "sourced_metadata": {
+            "metadata_source": "ROUTE",
+            "metadata_matcher": {
+                "filter": names.ROUTE_NAMESPACE,
+                "path": [{"key": names.PRIVATE}],
+                "value": {"bool_match": True},
+            },
+        }
+    }
+    may_invoke = {"or_ids": {"ids": [claim("roles", holds(role)) for role in invoke_roles]}}
+    return _extension(
+        names.ROLES_FILTER,
+        {
+            "@type": names.TYPE + "extensions.filters.http.rbac.v3.RBAC",
+            "rules": {
+                "action": "DENY",
+                "policies": {
+                    names.POLICY_ROLE: {"permissions": [private], "principals": [{"not_id": may_invoke}]}
+                },
+            },
+        },
+    )
+
+
+def claim(name: str, value: Json) -> Json:
+    """A principal: of a token whose claim `name` matches."""
+    return {
+        "sourced_metadata": {
+            "metadata_matcher": {
+                "filter": names.JWT_NAMESPACE,
+                "path": [{"key": names.JWT_PAYLOAD}, {"key": name}],
+                "value": value,
+            }
+        }
+    }
+
+
+def holds(item: str) -> Json:
+    """Matches a list with `item` in it."""
+    return {"list_match": {"one_of": {"string_match": {"exact": item}}}}
 
 
 def body_limit(max_bytes: int) -> Json:

@@ -8,13 +8,15 @@ TOKENS = "tokens.json"
 BODY_LIMIT = "body-limit.json"
 CORS = "cors.json"
 ACCESS = "access.json"
-FILES = (CLUSTERS, TOKENS, ACCESS, BODY_LIMIT, CORS, ROUTES)  # clusters first: routes lead to them
+ROLES = "roles.json"
+FILES = (CLUSTERS, TOKENS, ACCESS, ROLES, BODY_LIMIT, CORS, ROUTES)  # clusters first: routes lead to them
 
 ROUTE_CONFIG = "endpoints"  # the RDS resource's name
 TOKEN_FILTER = "berth.tokens"  # noqa: S105 - a filter's name
 BODY_LIMIT_FILTER = "berth.body_limit"
 CORS_FILTER = "berth.cors"
 ACCESS_FILTER = "berth.access"
+ROLES_FILTER = "berth.roles"
 RBAC_FILTER = "envoy.filters.http.rbac"
 
 # Clusters and routes that belong to no endpoint; an endpoint's are called by its id, which starts with "me-".
@@ -34,6 +36,8 @@ JWT_NAMESPACE = (
     "envoy.filters.http.jwt_authn"  # of the dynamic metadata in which Envoy leaves a token's claims
 )
 JWT_PAYLOAD = "jwt"
+ROUTE_NAMESPACE = "berth"  # of what routes say about themselves
+PRIVATE = "private"
 JWT_FAILURE = "failure"
 POLICY_PROJECT = "project"
 POLICY_ROLE = "role"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway import answers, names
-from gateway.targets import EndpointTarget, GatewayTargets, Serving, TokenPolicy
+from gateway import answers, filters, names
+from gateway.targets import EndpointTarget, GatewayTargets, Serving, origin_of
 
 Json = dict[str, Any]
 
@@ -29,6 +29,10 @@ def configuration(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> J
                     "on_no_match": {"matcher": _tree(targets, endpoints)},
                 },
                 "retry_policy": _retry_policy(),
+                # Cookies know no ports: on a shared host name the console's session would reach every replica, and a
+                # replica could set it. What the filters tell each other of a caller stays here, too.
+                "request_headers_to_remove": ["cookie", names.SUBJECT_HEADER, names.GRANT_HEADER],
+                "response_headers_to_remove": ["set-cookie"],
             }
         ],
     }
@@ -70,8 +74,8 @@ def _preflights(console_origin: str) -> Json:
 def _tree(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> Json:
     """Longest prefix wins: one look-up in a trie, however many endpoints there are.
 
-    An endpoint has two keys, its bare base URL and everything below it; the second ends in the slash that keeps
-    an id from matching as the beginning of another one.
+    A path that goes on where an endpoint's id ends finds that endpoint's leaf, whose own match then refuses it: it has
+    no route, and the answer is that of an unknown id.
     """
     leaves: dict[str, Json] = {
         "/": _direct("nothing-here", "/", 404),
@@ -80,9 +84,7 @@ def _tree(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> Json:
         "/.well-known/": _to_control_plane("/.well-known/", targets.console_origin),
     }
     for target in endpoints:
-        base = f"/v1/{target.endpoint_id}"
-        leaves[base] = _endpoint_route(target, {"path": base}, targets)
-        leaves[base + "/"] = _endpoint_route(target, {"prefix": base + "/"}, targets)
+        leaves[f"/v1/{target.endpoint_id}"] = _endpoint_route(target, targets)
     return {
         "matcher_tree": {
             "input": _header(":path"),
@@ -116,14 +118,17 @@ def _to_control_plane(prefix: str, console_origin: str) -> Json:
             # The control plane knows itself by its configured name only, never by what a caller puts into Host.
             "host_rewrite_literal": urlsplit(console_origin).netloc,
         },
-        "request_headers_to_remove": ["cookie"],
-        "response_headers_to_remove": ["set-cookie"],
     }
 
 
-def _endpoint_route(target: EndpointTarget, match: Json, targets: GatewayTargets) -> Json:
-    route: Json = {"name": target.endpoint_id, "match": match}
-    route["typed_per_filter_config"] = _guard(target, targets.tokens) if target.private else _open_door()
+def _endpoint_route(target: EndpointTarget, targets: GatewayTargets) -> Json:
+    route: Json = {
+        "name": target.endpoint_id,
+        "match": {"path_separated_prefix": f"/v1/{target.endpoint_id}"},
+        "typed_per_filter_config": _guard(target) if target.private else _open_door(),
+    }
+    if target.private:
+        route["metadata"] = {"filter_metadata": {names.ROUTE_NAMESPACE: {names.PRIVATE: True}}}
     if target.is_served:
         route |= _to_cluster(target.endpoint_id)
     elif target.serving is Serving.HOLD and targets.activator:
@@ -144,14 +149,12 @@ def _endpoint_route(target: EndpointTarget, match: Json, targets: GatewayTargets
 
 
 def _to_cluster(name: str) -> Json:
-    """To a model server, at once or by way of the activator."""
+    """To a model server, at once or by way of the activator. What is below the endpoint's id stays as it was sent."""
+    below = {"pattern": {"regex": "^/v1/[^/]*/?"}, "substitution": "/"}
     return {
-        "route": {"cluster": name, "prefix_rewrite": "/", "timeout": FOREVER, "idle_timeout": FOREVER},
-        # Credentials for the gateway are not the model server's business. Cookies know no ports: on a shared host
-        # name the console's session would reach every replica, and a replica could set it.
-        # What the filters tell each other of a caller neither.
-        "request_headers_to_remove": ["authorization", "cookie", names.SUBJECT_HEADER, names.GRANT_HEADER],
-        "response_headers_to_remove": ["set-cookie"],
+        "route": {"cluster": name, "regex_rewrite": below, "timeout": FOREVER, "idle_timeout": FOREVER},
+        # Credentials for the gateway are not the model server's business.
+        "request_headers_to_remove": ["authorization"],
     }
 
 
@@ -168,21 +171,19 @@ def _patience() -> Json:
     }
 
 
-def _guard(target: EndpointTarget, tokens: TokenPolicy) -> Json:
-    """Refuses every request that is not positively the project's, and then every one without a role.
+def _guard(target: EndpointTarget) -> Json:
+    """Refuses every request that is not positively the project's, and then those of accounts that are narrowed to other
+    endpoints. Envoy asks policies in the order of their names: another project's token learns nothing from the second.
 
-    Last, those of accounts that are narrowed to other endpoints. No two policies match together, so that another
-    project's token learns nothing from a role.
+    Roles are the same for all endpoints: `filters.roles` asks for them.
     """
-    same_project = _claim("project", {"string_match": {"exact": target.project}})
-    may_invoke = {"or_ids": {"ids": [_role(role) for role in tokens.invoke_roles]}}
-    narrowed = _claim("endpoints", {"present_match": True})
-    to_this_one = _claim("endpoints", _holds(target.endpoint_id))
-    outside = [same_project, may_invoke, narrowed, {"not_id": to_this_one}]
-    policies = {
-        names.POLICY_PROJECT: {"not_id": same_project},
-        names.POLICY_ROLE: {"and_ids": {"ids": [same_project, {"not_id": may_invoke}]}},
-        names.POLICY_SCOPE: {"and_ids": {"ids": outside}},
+    to_this_one = filters.claim("endpoints", filters.holds(target.endpoint_id))
+    narrowed = filters.claim("endpoints", {"present_match": True})
+    refused = {
+        names.POLICY_PROJECT: {
+            "not_id": filters.claim("project", {"string_match": {"exact": target.project}})
+        },
+        names.POLICY_SCOPE: {"and_ids": {"ids": [narrowed, {"not_id": to_this_one}]}},
     }
     return {
         names.RBAC_FILTER: {
@@ -192,7 +193,7 @@ def _guard(target: EndpointTarget, tokens: TokenPolicy) -> Json:
                     "action": "DENY",
                     "policies": {
                         name: {"permissions": [{"any": True}], "principals": [principal]}
-                        for name, principal in policies.items()
+                        for name, principal in refused.items()
                     },
                 }
             },
@@ -205,26 +206,6 @@ def _open_door() -> Json:
         names.TOKEN_FILTER: {
             "@type": names.TYPE + "extensions.filters.http.jwt_authn.v3.PerRouteConfig",
             "disabled": True,
-        }
-    }
-
-
-def _role(role: str) -> Json:
-    return _claim("roles", _holds(role))
-
-
-def _holds(item: str) -> Json:
-    return {"list_match": {"one_of": {"string_match": {"exact": item}}}}
-
-
-def _claim(name: str, value: Json) -> Json:
-    return {
-        "sourced_metadata": {
-            "metadata_matcher": {
-                "filter": names.JWT_NAMESPACE,
-                "path": [{"key": names.JWT_PAYLOAD}, {"key": name}],
-                "value": value,
-            }
         }
     }
 
@@ -253,9 +234,3 @@ def _retry_policy() -> Json:
         # toss of a coin, and running out of draws is an answer of 503 beside a healthy replica: 1 in 2^20, not 2^6.
         "host_selection_retry_max_attempts": 20,
     }
-
-
-def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL, as a browser sends them in Origin."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 
 class Serving(StrEnum):
@@ -120,3 +121,9 @@ class GatewayTargets:
     activator_secret: str = field(default="", repr=False)
     revoked: tuple[str, ...] = ()
     callers: tuple[Caller, ...] = ()
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a URL, as a browser sends them in Origin."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

@@ -182,10 +182,10 @@ def test_and_no_other(world: World, endpoints: object) -> None:
     assert (answer.status, answer.code) == (403, "endpoint_not_allowed")
 
 
-def test_narrowing_tells_nothing_of_other_projects_and_stands_behind_the_role(world: World) -> None:
+def test_narrowing_tells_nothing_of_other_projects_and_comes_before_the_role(world: World) -> None:
     assert world.gateway.get(f"/v1/{FOREIGN}/x", world.key.token(endpoints=[READY])).status == 404
     viewer = world.key.token(endpoints=[], roles=["aiplatform.viewer"])
-    assert world.gateway.get(f"/v1/{READY}/x", viewer).code == "permission_denied"
+    assert world.gateway.get(f"/v1/{READY}/x", viewer).code == "endpoint_not_allowed"
 
 
 def test_a_revoked_token_is_refused_wherever_it_is_shown(world: World) -> None:
@@ -214,6 +214,18 @@ def test_what_the_filters_say_of_a_caller_stays_in_the_gateway(world: World) -> 
         answer = world.gateway.call("GET", f"/v1/{name}/x", token=world.key.token(), headers=sent)
         assert answer.status == 200
         assert not [key for key, _value in answer.json()["headers"] if key.lower().startswith("x-berth-")]
+
+
+@pytest.mark.parametrize(
+    "claims", [{}, {"roles": []}, {"project": "p2"}, {"endpoints": []}, {"project": "p2", "roles": []}]
+)
+def test_what_only_begins_like_an_id_is_unknown(world: World, claims: dict[str, object]) -> None:
+    token = world.key.token(**claims)
+    unknown = world.gateway.get(f"/v1/{UNKNOWN}/x", token)
+    assert unknown.status == 404
+    for name in (READY, FOREIGN, PUBLIC):
+        for rest in ("0", "0/x", "%2Fx", ";/x"):
+            assert world.gateway.get(f"/v1/{name}{rest}", token).comparable() == unknown.comparable(), rest
 
 
 def test_a_public_endpoint_needs_no_token_and_gets_none(world: World) -> None:
