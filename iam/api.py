@@ -1,18 +1,21 @@
-"""The management API of IAM: service accounts (contract §4)."""
+"""The management API of IAM: service accounts and API keys (contract §4)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django.shortcuts import get_object_or_404
+from django.utils import timezone
 from drf_spectacular.utils import extend_schema
-from rest_framework import mixins, serializers, status
+from rest_framework import serializers, status
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from config.api import ProjectViewSet
-from iam import services
+from iam import decisions, selectors, services
+from iam.caller_api import SHARED_FIELDS, CallerSerializer, CallerViewSet
+from iam.keys_api import ApiKeyViewSet
 from iam.models import ServiceAccount, ServiceAccountSecret
 from iam.roles import Permission, Role
 
@@ -22,11 +25,22 @@ class SecretSerializer(serializers.ModelSerializer[ServiceAccountSecret]):
 
     class Meta:
         model = ServiceAccountSecret
-        fields = ["id", "hint", "created_at", "last_used_at", "expires_at"]
+        fields = ["id", "hint", "created_at", "last_used_at", "last_used_from", "expires_at"]
         read_only_fields = fields
 
 
-class ServiceAccountSerializer(serializers.ModelSerializer[ServiceAccount]):
+class NewSecretSerializer(serializers.Serializer[Any]):
+    """What may be said of a new secret."""
+
+    expires_at = serializers.DateTimeField(
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="From then on it gets no tokens; null: never.",
+    )
+
+
+class ServiceAccountSerializer(CallerSerializer[ServiceAccount]):
     """A service account. `id` is its client_id."""
 
     client_id = serializers.CharField(source="id", read_only=True)
@@ -46,15 +60,15 @@ class ServiceAccountSerializer(serializers.ModelSerializer[ServiceAccount]):
             "status",
             "secrets",
             "created_by",
-            "last_used_at",
+            *SHARED_FIELDS,
             "created_at",
             "updated_at",
         ]
-        read_only_fields = ["id", "last_used_at", "created_at", "updated_at"]
+        read_only_fields = ["id", "created_at", "updated_at"]
 
     def get_status(self, account: ServiceAccount) -> str:
-        """ACTIVE or DISABLED."""
-        return "ACTIVE" if account.is_active else "DISABLED"
+        """ACTIVE, DISABLED or EXPIRED."""
+        return selectors.account_status(account, timezone.now())
 
 
 class CreatedServiceAccountSerializer(ServiceAccountSerializer):
@@ -75,7 +89,7 @@ class CreatedSecretSerializer(SecretSerializer):
         fields = [*SecretSerializer.Meta.fields, "client_secret"]
 
 
-class ServiceAccountViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectViewSet[ServiceAccount]):
+class ServiceAccountViewSet(CallerViewSet[ServiceAccount]):
     """Service accounts: the identities of programs. Everything here needs the role `aiplatform.admin`."""
 
     queryset = ServiceAccount.objects.prefetch_related("secrets")
@@ -85,18 +99,17 @@ class ServiceAccountViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Pr
     @extend_schema(request=ServiceAccountSerializer, responses={201: CreatedServiceAccountSerializer})
     def create(self, request: Request) -> Response:
         """Create an account. The answer holds `client_secret`; it is never shown again."""
-        values = self._validated(request)
-        account, secret = services.create_service_account(
-            self.actor, values["name"], values["roles"], values.get("description", "")
-        )
+        values = self.validated(request)
+        name, roles = values.pop("name"), values.pop("roles")
+        account, secret = services.create_service_account(self.actor, name, roles, **values)
         body = {**ServiceAccountSerializer(account).data, "client_secret": secret}
         return _secret_response(body)
 
     @extend_schema(request=ServiceAccountSerializer, responses=ServiceAccountSerializer)
     def partial_update(self, request: Request, pk: str) -> Response:
-        """Change name, description or roles."""
+        """Change what is given. Other roles or endpoints revoke the tokens that it has."""
         account = self.get_object()
-        values = self._validated(request, partial=True)
+        values = self.validated(request, partial=True)
         services.update_service_account(self.actor, account, **values)
         return Response(ServiceAccountSerializer(account).data)
 
@@ -108,7 +121,7 @@ class ServiceAccountViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Pr
     @extend_schema(request=None, responses=ServiceAccountSerializer)
     @action(detail=True, methods=["post"])
     def disable(self, request: Request, pk: str) -> Response:
-        """No new tokens until it is enabled again."""
+        """No new tokens until it is enabled again; those it has are refused within two seconds."""
         account = self.get_object()
         services.disable_service_account(self.actor, account)
         return Response(ServiceAccountSerializer(account).data)
@@ -116,16 +129,19 @@ class ServiceAccountViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Pr
     @extend_schema(request=None, responses=ServiceAccountSerializer)
     @action(detail=True, methods=["post"])
     def enable(self, request: Request, pk: str) -> Response:
-        """Undo a disable."""
+        """Undo a disable. Tokens from before it stay refused."""
         account = self.get_object()
         services.enable_service_account(self.actor, account)
         return Response(ServiceAccountSerializer(account).data)
 
-    @extend_schema(request=None, responses={201: CreatedSecretSerializer})
+    @extend_schema(request=NewSecretSerializer, responses={201: CreatedSecretSerializer})
     @action(detail=True, methods=["post"])
     def secrets(self, request: Request, pk: str) -> Response:
         """Add a second secret, valid beside the first one. The answer shows it once."""
-        secret, plain = services.add_secret(self.actor, self.get_object())
+        account = self.get_object()
+        sent = NewSecretSerializer(data=request.data)
+        sent.is_valid(raise_exception=True)
+        secret, plain = services.add_secret(self.actor, account, sent.validated_data["expires_at"])
         return _secret_response({**SecretSerializer(secret).data, "client_secret": plain})
 
     @extend_schema(responses={204: None})
@@ -136,10 +152,9 @@ class ServiceAccountViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, Pr
         services.delete_secret(self.actor, secret)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
-    def _validated(self, request: Request, *, partial: bool = False) -> dict[str, Any]:
-        serializer = self.get_serializer(data=request.data, partial=partial)
-        serializer.is_valid(raise_exception=True)
-        return dict(serializer.validated_data)
+    def caller_of(self, holder: Any) -> decisions.Caller:
+        """As its next token would say."""
+        return decisions.of_account(holder)
 
 
 def _secret_response(body: dict[str, Any]) -> Response:
@@ -148,4 +163,5 @@ def _secret_response(body: dict[str, Any]) -> Response:
 
 routes: list[tuple[str, type[ProjectViewSet[Any]], str]] = [
     ("service-accounts", ServiceAccountViewSet, "service-account"),
+    ("api-keys", ApiKeyViewSet, "api-key"),
 ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import shlex
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from django.conf import settings
 from django.db.models import QuerySet
 
 from iam.actors import Actor
-from iam.models import Membership, ServiceAccount
+from iam.models import ApiKey, Membership, ServiceAccount
+from iam.roles import Permission
 
 TOKEN_PATH = "/accounts-api/v2/auth/token"  # noqa: S105
 
@@ -23,6 +25,32 @@ def service_accounts(actor: Actor) -> QuerySet[ServiceAccount]:
 def members(actor: Actor) -> QuerySet[Membership]:
     """The people of the actor's project."""
     return Membership.objects.filter(project=actor.project).select_related("user").order_by("user__email")
+
+
+def api_keys(actor: Actor) -> QuerySet[ApiKey]:
+    """The actor's own keys in their project; of everybody there for its admins. Newest first."""
+    keys = ApiKey.objects.filter(project=actor.project).select_related("user")
+    return keys if actor.may(Permission.ADMINISTER) else keys.filter(user=actor.user)
+
+
+def roles_of(key: ApiKey) -> tuple[str, ...]:
+    """What its person may do in its project now."""
+    roles = Membership.objects.filter(project=key.project_id, user=key.user_id, user__is_active=True)
+    return tuple(roles.values_list("role", flat=True))
+
+
+def account_status(account: ServiceAccount, now: datetime) -> str:
+    """ACTIVE, DISABLED or EXPIRED."""
+    if account.disabled_at is not None:
+        return "DISABLED"
+    return "EXPIRED" if account.expires_at is not None and account.expires_at <= now else "ACTIVE"
+
+
+def key_status(key: ApiKey, now: datetime) -> str:
+    """ACTIVE, EXPIRED, or BLOCKED while its person may not call endpoints."""
+    if key.expires_at <= now:
+        return "EXPIRED"
+    return "BLOCKED" if key.blocked else "ACTIVE"
 
 
 def masked(client_id: str) -> str:

@@ -167,14 +167,19 @@ class TestTokens:
         services.disable_service_account(owner_actor, account)
         self.refused(token)
         services.enable_service_account(owner_actor, account)
-        assert Client().get(ACCOUNTS, headers={"Authorization": f"Bearer {token}"}).status_code == 200
+        self.refused(token)  # a token that was revoked stays so
+        again = tokens.issue(client_for(account))
+        assert Client().get(ACCOUNTS, headers={"Authorization": f"Bearer {again}"}).status_code == 200
         services.delete_service_account(owner_actor, account)
-        self.refused(token)
+        self.refused(again)
 
     def test_a_role_that_was_taken_away_counts_at_once(self, owner_actor: Actor) -> None:
         token = self.token(owner_actor)
-        services.update_service_account(owner_actor, ServiceAccount.objects.get(), roles=[Role.USER])
-        is_problem(Client().get(ACCOUNTS, headers={"Authorization": f"Bearer {token}"}), 403)
+        account = ServiceAccount.objects.get()
+        services.update_service_account(owner_actor, account, roles=[Role.USER])
+        self.refused(token)
+        again = tokens.issue(client_for(account))
+        is_problem(Client().get(ACCOUNTS, headers={"Authorization": f"Bearer {again}"}), 403)
 
 
 class TestServiceAccounts:
@@ -343,7 +348,12 @@ class TestSchema:
             "/api/v1/service-accounts/{id}/enable/": {"post"},
             "/api/v1/service-accounts/{id}/secrets/": {"post"},
             "/api/v1/service-accounts/{id}/secrets/{secret_id}/": {"delete"},
-            "/api/v1/members/": {"get"},
+            "/api/v1/service-accounts/{id}/can-call/": {"get"},
+            "/api/v1/service-accounts/{id}/last-uses/": {"get"},
+            "/api/v1/api-keys/": {"get", "post"},
+            "/api/v1/api-keys/{id}/": {"get", "delete"},
+            "/api/v1/api-keys/{id}/can-call/": {"get"},
+            "/api/v1/api-keys/{id}/last-uses/": {"get"},
         }.items():
             assert methods == set(paths[path]) - {"parameters"}, path
 
