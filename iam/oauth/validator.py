@@ -27,6 +27,7 @@ from oauthlib.oauth2.rfc6749.errors import InvalidClientError, InvalidRequestErr
 from iam.models import MAX_SECRETS, ServiceAccount, ServiceAccountSecret
 from iam.oauth.adapter import SCOPES
 from iam.oauth.hashers import SecretHasher, nobodys_digest
+from iam.origin import origin
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,8 @@ def _note_use(account: ServiceAccount, secret_id: int, secret_used: datetime | N
         if account.last_used_at is None or account.last_used_at <= limit:
             ServiceAccount.objects.filter(id=account.id).update(last_used_at=now)
         if secret_used is None or secret_used <= limit:
-            ServiceAccountSecret.objects.filter(id=secret_id).update(last_used_at=now)
+            seen = {"last_used_at": now, "last_used_from": origin.get().address[:45]}
+            ServiceAccountSecret.objects.filter(id=secret_id).update(**seen)
     except DatabaseError:
         # A busy or read-only database is no reason to refuse a token.
         logger.warning("The use of service account %s was not noted.", account.id, exc_info=True)
