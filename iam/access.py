@@ -8,7 +8,8 @@ from typing import Concatenate, ParamSpec
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.utils.translation import gettext as _
 
 from iam.roles import Permission
@@ -32,7 +33,8 @@ def require_staff(view: View[P]) -> View[P]:
 
 
 def require(permission: Permission) -> Callable[[View[P]], View[P]]:
-    """Anonymous people go to sign-in; people without `permission` in the present project get a 403 page."""
+    """Anonymous people go to sign-in, people of no project to a page that says what to do about it; people without
+    `permission` in the present project get a 403 page. A project that one does not belong to is not there: 404."""
 
     def decorate(view: View[P]) -> View[P]:
         @wraps(view)
@@ -40,8 +42,10 @@ def require(permission: Permission) -> Callable[[View[P]], View[P]]:
             actor = getattr(request, "actor", None)
             if not request.user.is_authenticated:
                 return redirect_to_login(request.get_full_path())
+            if actor is None and request.GET.get("project"):
+                raise Http404
             if actor is None:
-                raise PermissionDenied(_("You belong to no project yet. Ask an admin to add you to one."))
+                return render(request, "iam/no_project.html", status=403)
             if not actor.may(permission):
                 raise PermissionDenied(
                     _("Your role in this project does not allow this. Ask a project admin.")

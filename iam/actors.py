@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.http import HttpRequest
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
 
 from iam.models import Membership, Project, ServiceAccount, User
 from iam.roles import Permission, allows
@@ -61,3 +62,16 @@ def current_actor(request: HttpRequest) -> Actor:
         raise LookupError("No actor on this request: the view lacks its permission check.")
     assert isinstance(actor, Actor)
     return actor
+
+
+def enter(request: HttpRequest, response: HttpResponse, project: Project) -> None:
+    """From now on this session, and later ones of this browser, are about `project`."""
+    request.session[SESSION_KEY] = project.id
+    response.set_cookie(
+        PROJECT_COOKIE,
+        project.id,
+        max_age=365 * 86400,
+        httponly=True,
+        samesite="Lax",
+        secure=bool(settings.SESSION_COOKIE_SECURE),
+    )

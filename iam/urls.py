@@ -2,7 +2,7 @@
 
 from django.urls import include, path
 
-from iam.views import members, service_accounts
+from iam.views import service_accounts
 
 app_name = "iam"
 
@@ -20,5 +20,5 @@ urlpatterns = [
     path("iam/service-accounts/", service_accounts.index, name="service_accounts"),
     path("iam/service-accounts/create/", service_accounts.create, name="create_service_account"),
     path("iam/service-accounts/<slug:account_id>/", include(_account)),
-    path("iam/members/", members.index, name="members"),
+    path("", include("iam.people_urls")),
 ]

@@ -111,6 +111,7 @@ _MENU: tuple[tuple[_Text, tuple[tuple[_Text, str, str, str, Permission, bool], .
                 False,
             ),
             (_("Members"), "users", "iam:members", "/iam/members/", Permission.ADMINISTER, False),
+            (_("Project"), "folder", "iam:project", "/iam/project/", Permission.VIEW, False),
         ),
     ),
     (

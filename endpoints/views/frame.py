@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
 from endpoints.models import Region
-from iam.actors import SESSION_KEY, actor_for_user
+from iam.actors import actor_for_user, enter
 from iam.models import User
 
 
@@ -31,9 +31,10 @@ def switch_project(request: HttpRequest) -> HttpResponse:
     actor = actor_for_user(request.user, request.POST.get("project") or "-")
     if actor is None:
         messages.error(request, _("You are not a member of that project."))
-    else:
-        request.session[SESSION_KEY] = actor.project.id
-    return HttpResponseRedirect(reverse("endpoints:home"))
+        return HttpResponseRedirect(reverse("endpoints:home"))
+    answer = HttpResponseRedirect(reverse("endpoints:home"))
+    enter(request, answer, actor.project)
+    return answer
 
 
 @login_required
