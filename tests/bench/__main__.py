@@ -19,6 +19,7 @@ from tests.bench.result import Result  # noqa: E402
 # group → the module whose run() measures it
 GROUPS = {
     "gateway": "tests.bench.gateway",
+    "guards": "tests.bench.guards",
     "activator": "tests.bench.activator",
     "tokens": "tests.bench.tokens",
     "memory": "tests.bench.memory",

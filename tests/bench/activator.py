@@ -15,7 +15,7 @@ import psutil
 
 from gateway.secret import activator_secret
 from gateway.targets import ReplicaTarget, Serving
-from tests.bench.gateway import MANY, NAME, Contender, _nginx, _wrk, program_path
+from tests.bench.gateway import MANY, NAME, Contender, _wrk, nginx, program_path
 from tests.bench.result import Result
 from tests.support_activator import Activator, sleeping
 from tests.support_gateway import ControlPlane, Gateway, Key, endpoint
@@ -81,7 +81,7 @@ def _stage(work: Path) -> Iterator[Stage]:
     plane = ControlPlane(key)
     with contextlib.ExitStack() as stack:
         stack.callback(plane.stop)
-        stub = stack.enter_context(_nginx(work))
+        stub = stack.enter_context(nginx(work))
         gateway = Gateway(plane)
         stack.callback(gateway.close)
         activator = Activator(plane.url, gateway.token_file)

@@ -85,7 +85,7 @@ def program_path(name: str) -> str | None:
 def _throughput(work: Path, stack: contextlib.ExitStack) -> list[Result]:
     key = Key("bench")
     token = key.token(exp=int(time.time()) + 3600)
-    stub = stack.enter_context(_nginx(work))
+    stub = stack.enter_context(nginx(work))
     contenders = [Contender("direct", f"http://127.0.0.1:{stub}/v1/chat/completions", token)]
     contenders.append(stack.enter_context(_envoy(stub, key, token)))
     absent = []
@@ -95,8 +95,8 @@ def _throughput(work: Path, stack: contextlib.ExitStack) -> list[Result]:
             absent.append(name)
         else:
             contenders.append(contender)
-    one = _in_turns(work, contenders, connections=1)
-    many = _in_turns(work, contenders, connections=MANY)
+    one = in_turns(work, contenders, connections=1)
+    many = in_turns(work, contenders, connections=MANY)
     return [*_figures(one, many), *_goals(one, many, absent)]
 
 
@@ -123,9 +123,10 @@ def _goals(one: Figures, many: Figures, absent: list[str]) -> Iterator[Result]:
             yield Result(label, round(ratio, 2), "x", f">= {least:g} x", ratio >= least)
 
 
-def _in_turns(work: Path, contenders: list[Contender], connections: int) -> Figures:
+def in_turns(work: Path, contenders: list[Contender], connections: int, rounds: int = ROUNDS) -> Figures:
+    """Each one's best round."""
     best: Figures = {}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for contender in contenders:
             figure = _wrk(work, contender, connections)
             known = best.get(contender.name)
@@ -168,7 +169,7 @@ def _wrk(work: Path, contender: Contender, connections: int, seconds: int = SECO
 
 
 @contextlib.contextmanager
-def _process(
+def process(
     command: list[str], log: Path, ready: Callable[[], bool], timeout_s: float = 20
 ) -> Iterator[None]:
     with log.open("wb") as output:
@@ -187,14 +188,14 @@ def _process(
             process.wait()
 
 
-def _answers(port: int, path: str, token: str) -> bool:
+def answers(port: int, path: str, token: str) -> bool:
     command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", f"Authorization: Bearer {token}"]
     command += ["-H", "Content-Type: application/json", "-d", REQUEST, f"http://127.0.0.1:{port}{path}"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout == "200"
 
 
 @contextlib.contextmanager
-def _nginx(work: Path) -> Iterator[int]:
+def nginx(work: Path) -> Iterator[int]:
     port = free_port()
     config = work / "nginx.conf"
     config.write_text(
@@ -207,7 +208,7 @@ def _nginx(work: Path) -> Iterator[int]:
         f"    location / {{ return 200 '{ANSWER}'; }} }} }}\n"
     )
     command = [str(program_path("nginx")), "-p", str(work), "-c", str(config)]
-    with _process(command, work / "nginx.log", lambda: _answers(port, "/", "")):
+    with process(command, work / "nginx.log", lambda: answers(port, "/", "")):
         yield port
 
 
@@ -254,10 +255,10 @@ def _haproxy(work: Path, stub: int, key: Key, token: str) -> Iterator[Contender 
     config = work / "haproxy.cfg"
     config.write_text(text)
     path = f"/v1/{NAME}/v1/chat/completions"
-    with _process(
-        [program, "-db", "-f", str(config)], work / "haproxy.log", lambda: _answers(port, path, token)
+    with process(
+        [program, "-db", "-f", str(config)], work / "haproxy.log", lambda: answers(port, path, token)
     ):
-        if _answers(port, path, Key("bench").token()):
+        if answers(port, path, Key("bench").token()):
             raise RuntimeError("HAProxy lets a token of another key pass: the comparison would not be fair")
         yield Contender("HAProxy", f"http://127.0.0.1:{port}{path}", token)
 
@@ -279,7 +280,7 @@ def _litellm(work: Path, stub: int, _key: Key, _token: str) -> Iterator[Contende
     command = [program, "--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
     command += ["--num_workers", str(THREADS)]
     path = "/v1/chat/completions"
-    with _process(command, work / "litellm.log", lambda: _answers(port, path, "sk-bench"), timeout_s=120):
+    with process(command, work / "litellm.log", lambda: answers(port, path, "sk-bench"), timeout_s=120):
         yield Contender("LiteLLM", f"http://127.0.0.1:{port}{path}", "sk-bench")
 
 

@@ -1,0 +1,189 @@
+"""What the gateway's guards cost: limits, revocations, narrowing and the counting of tokens, all at once.
+
+Against the gateway's first configuration (`first_gateway.json`, as rendered when the gateway knew tokens, projects and
+roles and nothing else), against itself with nothing in its tables, and in the time a change takes at full size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import envoy
+
+from gateway.targets import Caller, EndpointTarget, Limits, ReplicaTarget, Serving
+from tests.bench.gateway import (
+    MANY,
+    NAME,
+    THREADS,
+    Contender,
+    answers,
+    in_turns,
+    nginx,
+    process,
+    program_path,
+)
+from tests.bench.result import Result
+from tests.support_gateway import ControlPlane, Gateway, Key, endpoint, free_port, until
+
+ENDPOINTS = ACCOUNTS = 2000
+REVOKED = 200
+SUBJECT = "sa-bench"
+PATH = f"/v1/{NAME}/v1/chat/completions"
+ROOMY = Limits(requests_per_minute=10_000_000, tokens_per_minute=10**9, tokens_per_month=10**12)
+CHANGES = 5
+
+
+def run() -> list[Result]:
+    """Every figure; needs nginx and wrk."""
+    missing = [program for program in ("nginx", "wrk") if program_path(program) is None]
+    if missing:
+        return [Result(f"guards ({', '.join(missing)} is not installed)", 0, "missing", "-", None)]
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory, contextlib.ExitStack() as stack:
+        work = Path(directory)
+        key = Key("bench")
+        stub = stack.enter_context(nginx(work))
+        first = stack.enter_context(_first(work, stub, key))
+        small = stack.enter_context(_guarded(key, stub, many=False))
+        large = stack.enter_context(_guarded(key, stub, many=True))
+        contenders = [first, small.contender("guarded"), large.contender("large")]
+        busy = in_turns(work, contenders, connections=MANY)
+        alone = in_turns(work, contenders, connections=1)
+        return [
+            *_against_the_first(busy, alone),
+            *_against_itself(busy, alone),
+            *_revocations(work, small),
+            *_changes(large),
+        ]
+
+
+def _token(key: Key) -> str:
+    return key.token(sub=SUBJECT, grant=f"{SUBJECT}:1", exp=int(time.time()) + 3600)
+
+
+def _against_the_first(busy: Any, alone: Any) -> Iterator[Result]:
+    ratio = busy["guarded"].rps / busy["first"].rps
+    for name in ("first", "guarded"):
+        yield Result(f"guards: {name}, {MANY} connections", round(busy[name].rps), "1/s", "-", None)
+        yield Result(f"guards: {name}, 1 connection, p50", round(alone[name].p50_ms, 3), "ms", "-", None)
+    label = f"guards: everything on against the first configuration, requests/s, {MANY} connections"
+    yield Result(label, round(ratio, 2), "x", ">= 0.9 x", ratio >= 0.9)
+
+
+def _against_itself(busy: Any, alone: Any) -> Iterator[Result]:
+    for connections, figures in ((1, alone), (MANY, busy)):
+        ratio = figures["large"].p50_ms / figures["guarded"].p50_ms
+        label = f"guards: p50 with {ENDPOINTS} endpoints and accounts against one, {connections} connections"
+        yield Result(label, round(ratio, 2), "x", "<= 1.2 x", ratio <= 1.2)
+
+
+def _revocations(work: Path, small: Guarded) -> Iterator[Result]:
+    """The same gateway with and without them, in turns."""
+    found: dict[str, list[float]] = {"without": [], "with": []}
+    contender = [small.contender("one")]
+    for _ in range(CHANGES):
+        for name, grants in (("without", ()), ("with", tuple(f"sa-{n}:1" for n in range(REVOKED)))):
+            small.gateway.publish(revoked=grants)
+            found[name].append(in_turns(work, contender, connections=1, rounds=1)["one"].p50_ms)
+    ratio = median(found["with"]) / median(found["without"])
+    yield Result(f"guards: p50 with {REVOKED} revocations", round(ratio, 3), "x", "<= 1.05 x", ratio <= 1.05)
+
+
+def _changes(large: Guarded) -> Iterator[Result]:
+    """From what the database says to the first refusal: built, published, taken, enforced. Then a route."""
+    plane, gateway = large.plane, large.gateway
+    others = tuple(f"sa-{n}:1" for n in range(REVOKED))
+    token = plane.key.token(sub="sa-gone", grant="sa-gone:1")
+    took = []
+    for _ in range(CHANGES):
+        gateway.publish(revoked=others)
+        assert gateway.get(PATH, token).status == 200
+        began = time.perf_counter()
+        plane.publish(revoked=(*others, "sa-gone:1"))
+        until(lambda: gateway.get(PATH, token).status == 401)
+        took.append(time.perf_counter() - began)
+    label = f"guards: {ENDPOINTS} endpoints and accounts"
+    yield Result(f"{label}, revocation built → enforced, longest of {CHANGES}", *_seconds(max(took)))
+    endpoints = plane.targets.endpoints
+    took = []
+    for number in range(CHANGES):
+        new = replace(endpoint(f"me-{number:08d}-aaaa-4000-8000-000000000000"), private=False)
+        began = time.perf_counter()
+        plane.publish(*endpoints, new)
+        until(lambda new=new: gateway.get(f"/v1/{new.endpoint_id}/x").status == 503)
+        took.append(time.perf_counter() - began)
+    yield Result(f"{label}, new route built → enforced, longest of {CHANGES}", *_seconds(max(took)))
+
+
+def _seconds(value: float) -> tuple[float, str, str, bool]:
+    return round(value, 2), "s", "<= 2", value <= 2
+
+
+# --- contenders -------------------------------------------------------------------------------------------
+
+
+class Guarded:
+    """A gateway of today, with limits for the caller and the endpoint that nobody reaches."""
+
+    def __init__(self, plane: ControlPlane, gateway: Gateway, token: str) -> None:
+        self.plane, self.gateway, self.token = plane, gateway, token
+
+    def contender(self, name: str) -> Contender:
+        return Contender(name, f"http://127.0.0.1:{self.gateway.port}{PATH}", self.token)
+
+
+@contextlib.contextmanager
+def _guarded(key: Key, stub: int, *, many: bool) -> Iterator[Guarded]:
+    plane = ControlPlane(key)
+    gateway = Gateway(plane)
+    try:
+        target = replace(
+            endpoint(NAME),
+            serving=Serving.READY,
+            replicas=(ReplicaTarget("r1", "127.0.0.1", stub),),
+            limits=ROOMY,
+        )
+        count = ENDPOINTS - 1 if many else 0
+        callers = (
+            Caller(SUBJECT, ROOMY),
+            *(Caller(f"sa-{n}", ROOMY) for n in range(ACCOUNTS if many else 0)),
+        )
+        plane.publish(target, *(_other(n) for n in range(count)), callers=callers)
+        gateway.ready()
+        yield Guarded(plane, gateway, _token(key))
+    finally:
+        gateway.close()
+        plane.stop()
+
+
+def _other(number: int) -> EndpointTarget:
+    replicas = tuple(ReplicaTarget(f"r-{number}-{n}", "127.0.0.1", 9 + n) for n in range(3))
+    name = f"me-{number:08x}-0000-4000-8000-000000000000"
+    return EndpointTarget(name, f"p{number % 50}", True, Serving.READY, "", replicas=replicas, limits=ROOMY)
+
+
+@contextlib.contextmanager
+def _first(work: Path, stub: int, key: Key) -> Iterator[Contender]:
+    home = work / "first"
+    (home / "xds").mkdir(parents=True)
+    port = free_port()
+    text = Path(__file__).with_name("first_gateway.json").read_text()
+    values = {'"@PORT@"': port, '"@REPLICA@"': stub, "@KID@": key.kid, "@N@": key.jwk["n"]}
+    for name, value in values.items():
+        text = text.replace(name, str(value))
+    documents = json.loads(text)
+    (home / "bootstrap.json").write_text(json.dumps(documents.pop("bootstrap")))
+    for name, document in documents.items():
+        (home / "xds" / name).write_text(json.dumps(document))
+    command = [str(Path(envoy.__file__).with_name("_bin") / "envoy"), "--config-path", "bootstrap.json"]
+    command += ["--concurrency", str(THREADS), "--disable-hot-restart", "--log-level", "warning"]
+    token = _token(key)
+    with process(command, home / "log", lambda: answers(port, PATH, token)):
+        yield Contender("first", f"http://127.0.0.1:{port}{PATH}", token)
