@@ -20,18 +20,19 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gateway import bootstrap, clusters, consistency, files, names, snapshot
+from gateway import bootstrap, clusters, consistency, edge, files, names, snapshot
 from gateway.admin import AdminError
 from gateway.apply import Applier, serves
 from gateway.certificate import Certificate
 from gateway.connections import Counts
 from gateway.control import Control, Fetched, Teller
 from gateway.counting import TELL_S, Counting
+from gateway.edge import Edge
 from gateway.poller import Poller, Serving
 from gateway.process import EnvoyProcess, PortTaken
 
@@ -60,6 +61,7 @@ class Options:
     drain_s: float = 3.0
     leave_envoy: bool = False
     tell_s: float = TELL_S
+    edge: Edge = field(default_factory=Edge)
 
 
 class Agent:
@@ -69,7 +71,7 @@ class Agent:
         self.options = options
         self.xds = options.home / bootstrap.XDS_DIR
         envoy_options = bootstrap.BootstrapOptions(
-            options.host, options.port, options.gateway_id, tls=options.tls is not None
+            options.host, options.port, options.gateway_id, options.tls is not None, options.edge
         )
         self.envoy = EnvoyProcess(options.home, envoy_options, options.concurrency)
         self.applier = Applier(self.xds, self.envoy.admin, self._evidence)
@@ -315,6 +317,7 @@ def parse(arguments: Sequence[str]) -> Options:
         "--tell", type=float, default=TELL_S, metavar="S", help="seconds between two pushes of figures"
     )
     parser.add_argument("--leave-envoy", action="store_true", help="SIGTERM ends the agent only")
+    edge.add_arguments(parser)
     given = parser.parse_args(arguments)
     host, _, port = given.listen.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -334,6 +337,7 @@ def parse(arguments: Sequence[str]) -> Options:
         drain_s=given.drain,
         leave_envoy=given.leave_envoy,
         tell_s=max(0.5, given.tell),
+        edge=edge.chosen(given),
     )
 
 

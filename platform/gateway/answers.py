@@ -103,6 +103,13 @@ BODY_TOO_LARGE = Answer(
     "invalid_request_error",
     "The request body is larger than this gateway accepts.",
 )
+OVERLOADED = Answer(
+    503,
+    "gateway_overloaded",
+    "server_error",
+    "The gateway has no memory left for new requests; those that have begun go on. Try again in a few seconds.",
+    (("Retry-After", "5"),),
+)
 REPLICA_LOST = Answer(
     503,
     "replica_unavailable",

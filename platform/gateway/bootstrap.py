@@ -12,6 +12,7 @@ from typing import Any
 from gateway import answers, edge, meters, names, usage_reader
 from gateway.answers import Answer
 from gateway.edge import Edge
+from gateway.edge import Edge
 
 Json = dict[str, Any]
 
@@ -56,6 +57,7 @@ def build(options: BootstrapOptions) -> Json:
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": 0o600}}},
         **meters.BOOTSTRAP,
         **edge.runtime(),
+        **edge.runtime(),
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "dynamic_resources": {"cds_config": _file_source(names.CLUSTERS)},
         "static_resources": {"listeners": [_listener(options)]},
@@ -84,6 +86,7 @@ def _listener(options: BootstrapOptions) -> Json:
     }
     if options.tls:
         chain["transport_socket"] = _tls()
+        chain |= edge.tls_filter_chain(options.edge)
         chain |= edge.tls_filter_chain(options.edge)
         listener["listener_filters"] = [
             {
