@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable
 
 from django.db import DatabaseError
+from django.utils import timezone
 from redis.exceptions import RedisError
 
 from endpoints import addresses, placement, queue
 from endpoints.models import Endpoint
 from endpoints.reconciler import lease, survey
+from endpoints.usage import replica_time
 from runtimes.contract import LABEL_ENDPOINT, Runtime
 from runtimes.errors import RuntimeFailure
 
@@ -26,6 +28,7 @@ def sweep(runtime: Runtime) -> None:
     _try("containers without an endpoint", lambda: remove_strangers(runtime))
     _try("networks without an endpoint", lambda: remove_networks(runtime))
     _try("held addresses", addresses.release_left)
+    _try("the time of replicas", lambda: replica_time.count(timezone.now()))
 
 
 def _try(what: str, step: Callable[[], object]) -> None:

@@ -31,6 +31,8 @@ class Replica(models.Model):
     node         where it was placed, "" before; kept after its end, for people
     claimed      whether it still holds `cpus` and `memory_bytes` of its node, and its rows of `Gpu`
     gpu_ids      the GPUs it was given, kept after its end
+    counted_until   until when its time is counted (endpoints.usage.replica_time): from the moment it got its place;
+                    None before that, and when all of it is counted
     unhealthy_since   when it stopped answering its health path although it had been ready
     evidence     what was seen when it failed: {exit_code, oom_killed, logs, error, port}
     """
@@ -57,6 +59,7 @@ class Replica(models.Model):
     cpus = models.FloatField(default=0)
     memory_bytes = models.BigIntegerField(default=0)
     gpu_ids = models.JSONField(default=list, blank=True)
+    counted_until = models.DateTimeField(null=True, blank=True, editable=False)
     reason_code = models.CharField(max_length=60, blank=True, default="")
     evidence = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -80,6 +83,11 @@ class Replica(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["endpoint", "revision", "slot", "attempt"], name="replica_attempt_unique"
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=["counted_until"], name="replica_to_count", condition=~models.Q(counted_until=None)
             )
         ]
 

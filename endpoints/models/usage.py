@@ -65,7 +65,10 @@ class Usage(models.Model):
                 name="usage_once_an_hour",
             )
         ]
-        indexes = [models.Index(fields=["project_id", "hour"], name="usage_of_project")]
+        indexes = [
+            models.Index(fields=["project_id", "hour"], name="usage_of_project"),
+            models.Index(fields=["endpoint_id", "hour"], name="usage_of_endpoint"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%d %H} {self.endpoint_id} {self.status}"
@@ -130,11 +133,14 @@ class ReplicaTime(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["hour", "endpoint_id", "model_id", "instance_type", "price_month"],
+                fields=["hour", "endpoint_id", "model_id", "instance_type", "price_month", "currency"],
                 name="replica_time_once_an_hour",
             )
         ]
-        indexes = [models.Index(fields=["project_id", "hour"], name="replica_time_of_project")]
+        indexes = [
+            models.Index(fields=["project_id", "hour"], name="replica_time_of_project"),
+            models.Index(fields=["endpoint_id", "hour"], name="replica_time_of_endpoint"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%d %H} {self.endpoint_id} {self.instance_type}"

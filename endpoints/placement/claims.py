@@ -48,7 +48,7 @@ def place(replica: Replica, *, now: datetime, heir: bool = False) -> Placed | No
         with transaction.atomic():
             list(reading.nodes_of(replica.endpoint.region_id).select_for_update(no_key=True))
             answer = _look(replica, now, heir)
-            return _claim(replica, answer) if isinstance(answer, Choice) else answer
+            return _claim(replica, answer, now) if isinstance(answer, Choice) else answer
     except _Taken:
         return reasons.turn(replica.endpoint.region_id, 1)
 
@@ -84,7 +84,7 @@ def _held(replica: Replica) -> Placed | NoRoom | None:
     return Placed(row["node_id"] or "", tuple(row["gpu_ids"]))
 
 
-def _claim(replica: Replica, choice: Choice) -> Placed:
+def _claim(replica: Replica, choice: Choice, now: datetime) -> Placed:
     """Write it: first the replica, as `release` does, so that the two never wait for each other."""
     need = reading.need_of(replica.revision.instance_type)
     columns: dict[str, Any] = {
@@ -93,6 +93,7 @@ def _claim(replica: Replica, choice: Choice) -> Placed:
         "cpus": need.cpus,
         "memory_bytes": need.memory_bytes,
         "gpu_ids": list(choice.gpu_ids),
+        "counted_until": now,
     }
     waits = Replica.objects.filter(pk=replica.pk, claimed=False, state__in=LIVE_STATES)
     if not waits.update(**columns):

@@ -41,6 +41,7 @@ from endpoints.reconciler.state import (
     TakeBack,
 )
 from endpoints.specs import container_spec, image_for, replica_name
+from endpoints.usage import replica_time
 from runtimes.contract import Runtime
 from runtimes.errors import RuntimeFailure
 
@@ -169,7 +170,10 @@ def _forget_old(endpoint: Endpoint) -> None:
         if place >= DEAD_KEPT and not of_now:
             old.append((pk, name))
     if old:
-        endpoint.replicas.filter(pk__in=[pk for pk, _ in old]).delete()
+        with transaction.atomic():
+            gone = endpoint.replicas.filter(pk__in=[pk for pk, _ in old])
+            replica_time.settle(gone, timezone.now())
+            gone.delete()
         replica_logs.forget([name for _, name in old])
 
 
@@ -355,4 +359,5 @@ def _finish(endpoint: Endpoint, runtime: Runtime) -> None:
     replica_logs.forget(list(endpoint.replicas.values_list("name", flat=True)))
     with transaction.atomic():
         events.record(endpoint, "endpoint.deleted")
+        replica_time.settle(endpoint.replicas.all(), timezone.now())
         endpoint.delete()

@@ -1,0 +1,1 @@
+"""What was used: counting the time of replicas, reading it all, and showing it."""
