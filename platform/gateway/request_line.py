@@ -1,0 +1,141 @@
+"""One line of Envoy's access log as a request, with the tokens that it used. Pure.
+
+What the model server said is taken as it is (gateway.usage_reader). Where it said nothing about a request that used
+tokens, they are estimated and the request is marked:
+
+prompt      a quarter of the request body's bytes
+completion  the events with content that were sent, for a stream; else a quarter of the answer's bytes, and none
+            where the answer is no text (embeddings, scores)
+
+Lines of an answer that was too large to be looked into are marked, too, and have no tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+BYTES_PER_TOKEN = 4  # of English text, in the common vocabularies
+NOBODY = ""  # the subject of a request without a token, or with a bad one
+_MOST = 2**40  # tokens, bytes or milliseconds of one request; what is more was not counted but made up
+
+# Paths that use tokens, as the model server sees them: OpenAI's, and those of the servers that we have templates for.
+_TEXT = r"completions?|responses|messages|generate|infill"
+_NUMBERS = r"embeddings?|embed(?:_all|_sparse)?|rerank(?:ing)?|score|predict|similarity|classify|pooling"
+_USES_TOKENS = re.compile(rf"/(?:({_TEXT})|{_NUMBERS})/?$")
+_SUBJECT = re.compile(r"[A-Za-z0-9._-]{1,40}")
+_UPSTREAM = "via_upstream"
+_REFUSALS = (401, 403, 404)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request to an endpoint that has ended.
+
+    at             when, seconds since 1970
+    project        its token's, "" if it had none
+    subject        service account or API key, NOBODY if there was no good token
+    status         HTTP status, 0: the caller went away before an answer
+    estimated      the tokens are an estimate
+    unread         the answer was too large to look into
+    first_byte_ms  from the request's first byte to the answer's first, None without an answer of a replica
+    client         address
+    refused        the gateway let it not pass: no token, no role, or no such endpoint for its project
+    """
+
+    at: float
+    endpoint: str
+    project: str
+    subject: str
+    status: int
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: bool
+    unread: bool
+    duration_ms: int
+    first_byte_ms: int | None
+    bytes_in: int
+    bytes_out: int
+    client: str
+    refused: bool
+
+
+class NoRequestLine(ValueError):
+    """Not a line as Envoy writes them."""
+
+
+def parse(line: bytes) -> Request | None:
+    """None for what was no request to an endpoint that exists. Raises NoRequestLine."""
+    try:
+        said = json.loads(line.decode("utf-8", "replace"))
+        endpoint = said["endpoint"]
+        if not isinstance(endpoint, str) or not endpoint.startswith("me-"):
+            return None
+        return _request(said, endpoint[:40])
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise NoRequestLine(f"{type(error).__name__}: {error}") from error
+
+
+def _request(said: Mapping[str, Any], endpoint: str) -> Request:
+    status = _number(said["status"])
+    duration = _number(said["duration_ms"])
+    first_byte = said["first_byte_ms"]
+    answered = said["details"] == _UPSTREAM
+    refused = status in _REFUSALS and not answered
+    known = not (refused and status == 401)  # what a token says that was not accepted is a claim
+    prompt, completion, estimated, unread = _tokens(said, status)
+    return Request(
+        at=datetime.fromisoformat(said["time"]).timestamp() + duration / 1000,
+        endpoint=endpoint,
+        project=_name(said["project"]) if known else "",
+        subject=_name(said["sub"]) if known else NOBODY,
+        status=status,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        estimated=estimated,
+        unread=unread,
+        duration_ms=duration,
+        first_byte_ms=None if first_byte is None else _number(first_byte),
+        bytes_in=_number(said["bytes_in"]),
+        bytes_out=_number(said["bytes_out"]),
+        client=str(said["client"] or "")[:45],
+        refused=refused,
+    )
+
+
+def _tokens(said: Mapping[str, Any], status: int) -> tuple[int, int, bool, bool]:
+    """Prompt, completion, whether they are estimated, and whether the answer was not read."""
+    if said["replica"] is None:  # nobody computed anything
+        return 0, 0, False, False
+    read: Mapping[str, Any] = said["usage"] or {}
+    if "prompt_tokens" in read or "completion_tokens" in read:
+        after = _number(read.get("events", 0))  # sent since the model server counted last
+        prompt, completion = _number(read.get("prompt_tokens", 0)), _number(read.get("completion_tokens", 0))
+        return prompt, completion + after, after > 0, False
+    if read.get("unread"):
+        return 0, 0, False, True
+    if status and not 200 <= status < 300:
+        return 0, 0, False, False
+    prompt = -(-_number(said["bytes_in"]) // BYTES_PER_TOKEN)
+    if "events" in read:
+        return prompt, _number(read["events"]), True, False
+    found = _USES_TOKENS.search(str(said["path"])) if said["method"] == "POST" else None
+    if found is None:
+        return 0, 0, False, False
+    completion = _number(said["bytes_out"]) // BYTES_PER_TOKEN if found[1] and status else 0
+    return prompt, completion, True, False
+
+
+def _number(value: Any) -> int:
+    number = int(value)
+    if not 0 <= number <= _MOST:
+        raise ValueError(f"{number} of something")
+    return number
+
+
+def _name(value: Any) -> str:
+    return value if isinstance(value, str) and _SUBJECT.fullmatch(value) else ""
