@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from allauth.account.decorators import secure_admin_login
 from allauth.account.models import EmailAddress
 from allauth.idp.oidc.models import Client, Token
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
+from allauth.usersessions.models import UserSession
 from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
@@ -35,9 +39,16 @@ else:
     )
 
 # What we don't use: permissions are roles in projects, and allauth's OAuth2 tables stay empty (iam/oauth/validator).
-for unused in (Group, Client, Token, EmailAddress):
+for unused in (Group, Client, Token, EmailAddress, SocialApp, SocialToken, SocialAccount):
     if admin.site.is_registered(unused):
         admin.site.unregister(unused)
+# What belongs to a person alone, and is changed on their own Security page: sessions hold the key of a cookie.
+for personal in (Authenticator, UserSession):
+    if admin.site.is_registered(personal):
+        admin.site.unregister(personal)
+
+# Its own form would know nothing of second factors, nor of limits on guessing.
+admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
 
 class MembershipInline(TabularInline):

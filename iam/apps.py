@@ -13,8 +13,11 @@ class IamConfig(AppConfig):
     verbose_name = _("IAM")
 
     def ready(self) -> None:
-        """Keep oauthlib from writing issued tokens to the log, which it does at level DEBUG; listen for goodbyes."""
+        """Keep oauthlib from writing issued tokens to the log, which it does at level DEBUG; listen for goodbyes
+        and for who signs in."""
         from iam import followers
+        from iam.sign_in import recording
 
         followers.connect()
+        recording.connect()
         logging.getLogger("oauthlib").setLevel(logging.INFO)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import secrets
 
 import environ
+from allauth.mfa.models import Authenticator
 from django.db import transaction
 
+from iam import audit
 from iam.models import Membership, Project, User
 from iam.roles import Role
 
@@ -34,19 +36,26 @@ def ensure_first_admin() -> tuple[str, str] | None:
     return email, password
 
 
-def reset_admin_password(email: str | None = None) -> tuple[str, str]:
+def reset_admin_password(email: str | None = None, *, remove_second_factors: bool = False) -> tuple[str, str]:
     """Give an admin, by default the first one, a new random password: (email, password).
 
-    Raises User.DoesNotExist if there is no such admin.
+    Their authenticator app, passkeys and recovery codes stay, unless they are to be removed with it. Raises
+    User.DoesNotExist if there is no such admin.
     """
     admins = User.objects.filter(is_superuser=True).order_by("id")
     user = admins.get(email=email.strip().lower()) if email else admins.first()
     if user is None:
         raise User.DoesNotExist
     password = new_password()
-    user.set_password(password)
-    user.is_active = True
-    user.save(update_fields=["password", "is_active"])
+    who = audit.Command("reset_admin_password")
+    with transaction.atomic():
+        user.set_password(password)
+        user.is_active = True
+        user.save(update_fields=["password", "is_active"])
+        audit.record(who, "password.reset", user)
+        if remove_second_factors:
+            removed, _rows = Authenticator.objects.filter(user=user).delete()
+            audit.record(who, "mfa.remove", user, kind="mfa", after={"removed": removed})
     return user.email, password
 
 

@@ -11,6 +11,7 @@ from csp.constants import NONE, SELF
 
 from config.keyfiles import read_or_create
 from config.places import socket_dir
+from config.settings.sign_in import *
 
 env = environ.Env()
 
@@ -34,6 +35,8 @@ BERTH_WEIGHTS_DIR = BERTH_HOME / "weights"
 # Tokens are for this audience (contract §2 `aud`) and live this long.
 BERTH_TOKEN_AUDIENCE = "berth"
 BERTH_TOKEN_LIFETIME_S = 1800
+# Signing keys are replaced when they are that old, and removed when their last token has expired. 0: by command only.
+BERTH_SIGNING_KEY_DAYS = env.int("BERTH_SIGNING_KEY_DAYS", 90)
 BERTH_MAX_REPLICAS = env.int("BERTH_MAX_REPLICAS", 10)
 # A followed log in which nothing is printed ends after this.
 BERTH_LOG_IDLE_S = env.int("BERTH_LOG_IDLE_S", 900)
@@ -78,6 +81,9 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
+    "allauth.usersessions",
+    "allauth.socialaccount",
     "allauth.idp.oidc",
     "channels",
     "rest_framework",
@@ -86,6 +92,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "django_htmx",
     "iam",
+    "iam.sso",
     "registry",
     "endpoints",
     "launcher",
@@ -107,6 +114,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "iam.sign_in.sessions.LastSeen",
     # Innermost, and synchronous: under ASGI all those around it then run in one thread, with no hop between them.
     "iam.middleware.ProjectMiddleware",
 ]
@@ -185,6 +193,11 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 1800},
     },
     "sweep-identities": {"task": "iam.tasks.sweep_identities", "schedule": 5.0, "options": {"expires": 5}},
+    "turn-signing-keys": {
+        "task": "iam.tasks.turn_signing_keys",
+        "schedule": 600.0,
+        "options": {"expires": 600},
+    },
     "sweep-imports": {"task": "registry.tasks.sweep_imports", "schedule": 15.0, "options": {"expires": 15}},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(BERTH_RUN_DIR / "beat-schedule")
@@ -205,23 +218,8 @@ CHANNEL_LAYERS = {
 }
 
 AUTH_USER_MODEL = "iam.User"
-AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
-AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
-]
 # No mail server is needed or spoken to: admins set passwords, and `manage.py reset_admin_password` the first one.
 EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
-LOGIN_URL = "account_login"
-LOGIN_REDIRECT_URL = "/"
-ACCOUNT_ADAPTER = "iam.adapters.AccountAdapter"
-ACCOUNT_LOGIN_METHODS = {"email"}
-ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
-ACCOUNT_EMAIL_VERIFICATION = "none"
-ACCOUNT_USER_MODEL_USERNAME_FIELD = None
-ACCOUNT_LOGOUT_ON_GET = False
-ACCOUNT_SESSION_REMEMBER = True
-
 IDP_OIDC_ADAPTER = "iam.oauth.adapter.OIDCAdapter"
 IDP_OIDC_ACCESS_TOKEN_FORMAT = "jwt"
 IDP_OIDC_ACCESS_TOKEN_EXPIRES_IN = BERTH_TOKEN_LIFETIME_S
