@@ -1,13 +1,20 @@
-"""IAM's forms: cleaning only; what is allowed is decided by the services."""
+"""Forms of service accounts and API keys: cleaning only; what is allowed is decided by the services."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from django import forms
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from iam.directory import EndpointFacts
+from iam.models import ServiceAccount
 from iam.roles import Role
+from iam.services import MAX_ENDPOINTS
+from iam.services.cleaning import LIMITS
 
 ROLE_HINTS = {
     Role.VIEWER: _("Sees endpoints, models, metrics, events and logs."),
@@ -15,10 +22,72 @@ ROLE_HINTS = {
     Role.EDITOR: _("Also creates, changes and deletes endpoints and models."),
     Role.ADMIN: _("Also manages service accounts, members and limits."),
 }
+ALL, NAMED = "all", "named"
 
 
-class ServiceAccountForm(forms.Form):
-    """Name, description and roles of a service account."""
+class DateInput(forms.DateInput):
+    """The browser's own calendar. Its value is the same in every language."""
+
+    input_type = "date"
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(attrs={"autocomplete": "off", **attrs}, format="%Y-%m-%d")
+
+
+class CallerForm(forms.Form):
+    """What service accounts and API keys have in common: endpoints and limits.
+
+    endpoints: what can be chosen from; present: the ids that are chosen now, None for all.
+    """
+
+    scope = forms.ChoiceField(
+        label=_("Endpoints"),
+        choices=[(ALL, _("All of the project")), (NAMED, _("Only these"))],
+        widget=forms.RadioSelect,
+        initial=ALL,
+    )
+    endpoints = forms.MultipleChoiceField(
+        label=_("Endpoints"), required=False, widget=forms.CheckboxSelectMultiple
+    )
+    requests_per_minute = forms.IntegerField(label=_("Requests a minute"), required=False, min_value=1)
+    tokens_per_minute = forms.IntegerField(label=_("Tokens a minute"), required=False, min_value=1)
+    tokens_per_month = forms.IntegerField(label=_("Tokens a month"), required=False, min_value=1)
+
+    def __init__(
+        self,
+        *args: Any,
+        endpoints: Iterable[EndpointFacts] = (),
+        present: Iterable[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        names = {item.id: item.name for item in endpoints}
+        # What is gone may stay chosen, or be taken out; it can't be chosen anew.
+        gone = {item: _("(deleted) %(id)s") % {"id": item} for item in present or () if item not in names}
+        self.fields["endpoints"].choices = [*names.items(), *gone.items()]  # type: ignore[attr-defined]
+        self.max_endpoints = MAX_ENDPOINTS
+
+    def endpoint_choices(self) -> list[dict[str, Any]]:
+        """Each endpoint and whether it is ticked, for the template; ticked ones first."""
+        ticked = set(self["endpoints"].value() or [])
+        choices: Any = self.fields["endpoints"].choices  # type: ignore[attr-defined]
+        found = [{"value": key, "label": name, "checked": key in ticked} for key, name in choices]
+        return sorted(found, key=lambda choice: not choice["checked"])
+
+    def limit_fields(self) -> list[forms.BoundField]:
+        """For the template."""
+        return [self[name] for name in LIMITS]
+
+    def shared(self) -> dict[str, Any]:
+        """What the services take, of a valid form."""
+        values = self.cleaned_data
+        named = values["scope"] == NAMED
+        limits = {name: values[name] for name in LIMITS}
+        return {"endpoint_ids": values["endpoints"] if named else None, **limits}
+
+
+class ServiceAccountForm(CallerForm):
+    """Everything of a service account that can be set."""
 
     name = forms.CharField(
         label=_("Name"),
@@ -34,6 +103,28 @@ class ServiceAccountForm(forms.Form):
         initial=[Role.USER],
         error_messages={"required": _("Choose at least one role.")},
     )
+    expires_at = forms.DateField(label=_("Expires on"), required=False, widget=DateInput())
+
+    @classmethod
+    def of(
+        cls, account: ServiceAccount, endpoints: Iterable[EndpointFacts], data: Any = None
+    ) -> ServiceAccountForm:
+        """The form that changes an account."""
+        initial = {name: getattr(account, name) for name in ("name", "description", "roles", *LIMITS)}
+        initial["scope"] = ALL if account.endpoint_ids is None else NAMED
+        initial["endpoints"] = account.endpoint_ids or []
+        initial["expires_at"] = account.expires_at.astimezone(UTC).date() if account.expires_at else None
+        return cls(data, initial=initial, endpoints=endpoints, present=account.endpoint_ids)
+
+    def changes(self, account: ServiceAccount | None = None) -> dict[str, Any]:
+        """What the services take, of a valid form. A date that stays leaves the time of day alone."""
+        values = self.cleaned_data
+        wanted = midnight(values["expires_at"])
+        stored = account.expires_at if account is not None else None
+        if stored is not None and wanted is not None and stored.astimezone(UTC).date() == wanted.date():
+            wanted = stored
+        plain = {name: values[name] for name in ("name", "description", "roles")}
+        return {**plain, **self.shared(), "expires_at": wanted}
 
     def role_choices(self) -> list[dict[str, Any]]:
         """Each role with its sentence and whether it is ticked, for the template."""
@@ -47,3 +138,56 @@ class ServiceAccountForm(forms.Form):
             }
             for role in Role
         ]
+
+
+class SecretForm(forms.Form):
+    """A second secret."""
+
+    expires_at = forms.DateField(label=_("Expires on"), required=False, widget=DateInput())
+
+    def moment(self) -> datetime | None:
+        """Of a valid form."""
+        return midnight(self.cleaned_data["expires_at"])
+
+
+class ApiKeyForm(CallerForm):
+    """A new API key."""
+
+    name = forms.CharField(
+        label=_("Name"),
+        max_length=80,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+        error_messages={"required": _("Give it a name.")},
+    )
+    days = forms.TypedChoiceField(
+        label=_("Expires in"),
+        coerce=int,
+        initial=90,
+        choices=[
+            (7, _("7 days")),
+            (30, _("30 days")),
+            (90, _("90 days")),
+            (180, _("180 days")),
+            (365, _("1 year")),
+        ],
+    )
+
+    def values(self) -> dict[str, Any]:
+        """What the services take, of a valid form."""
+        expires_at = timezone.now() + timedelta(days=self.cleaned_data["days"])
+        return {"name": self.cleaned_data["name"], "expires_at": expires_at, **self.shared()}
+
+
+class AskForm(forms.Form):
+    """Which endpoint the question is about."""
+
+    endpoint = forms.ChoiceField(label=_("Endpoint"))
+
+    def __init__(self, *args: Any, endpoints: Iterable[EndpointFacts] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["endpoint"].choices = [(item.id, item.name) for item in endpoints]  # type: ignore[attr-defined]
+
+
+def midnight(date: Any) -> datetime | None:
+    """The first moment of a date, UTC."""
+    return datetime.combine(date, time.min, tzinfo=UTC) if date else None

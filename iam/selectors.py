@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -11,6 +12,7 @@ from django.conf import settings
 from django.db.models import QuerySet
 
 from iam.actors import Actor
+from iam.directory import EndpointFacts
 from iam.models import ApiKey, Membership, ServiceAccount
 from iam.roles import Permission
 
@@ -53,6 +55,14 @@ def key_status(key: ApiKey, now: datetime) -> str:
     return "BLOCKED" if key.blocked else "ACTIVE"
 
 
+def narrowed(ids: list[str] | None, endpoints: Iterable[EndpointFacts]) -> list[tuple[str, str]] | None:
+    """(id, name) of the endpoints that a caller is narrowed to, name "" where it is gone; None for all."""
+    if ids is None:
+        return None
+    names = {item.id: item.name for item in endpoints}
+    return sorted(((item, names.get(item, "")) for item in ids), key=lambda pair: (not pair[1], pair[1]))
+
+
 def masked(client_id: str) -> str:
     """Enough of an id to tell accounts apart at a glance: `sa-1f2e…9a0b`."""
     return f"{client_id[:7]}…{client_id[-4:]}"
@@ -90,3 +100,40 @@ class Credentials:
             f"BERTH_CLIENT_ID={self.client_id}\n"
             f"BERTH_CLIENT_SECRET={self.client_secret}\n"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyText:
+    """A new API key as its owner needs it, in the page that shows it once. url: an endpoint to try it on, "" if none."""
+
+    key_id: str
+    text: str = field(repr=False)
+    url: str = ""
+
+    @property
+    def base_url(self) -> str:
+        """What OpenAI's clients take."""
+        return f"{self.url or settings.BERTH_GATEWAY_URL + '/v1/me-…'}/v1"
+
+    @property
+    def curl(self) -> str:
+        """A first call, ready to paste: which models the endpoint serves."""
+        return f"curl {shlex.quote(self.base_url + '/models')} \\\n  --header 'Authorization: Bearer {self.text}'"
+
+    @property
+    def python(self) -> str:
+        """The same with OpenAI's client."""
+        return (
+            "from openai import OpenAI\n\n"
+            "client = OpenAI(\n"
+            f'    base_url="{self.base_url}",\n'
+            f'    api_key="{self.text}",\n'
+            ")\n"
+            "for model in client.models.list():\n"
+            "    print(model.id)"
+        )
+
+    @property
+    def environment(self) -> str:
+        """The file that the page offers for download: what OpenAI's clients read by themselves."""
+        return f"OPENAI_BASE_URL={self.base_url}\nOPENAI_API_KEY={self.text}\n"

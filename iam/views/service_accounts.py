@@ -5,24 +5,30 @@ A secret is in exactly one answer, that of the POST which made it: never in a se
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.utils.cache import patch_cache_control
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_POST, require_safe
 
-from iam import selectors, services
+from iam import decisions, selectors, services
 from iam.access import require
+from iam.activity import activity
 from iam.actors import current_actor
-from iam.forms import ServiceAccountForm
-from iam.models import MAX_SECRETS, ServiceAccount
+from iam.directory import directory
+from iam.forms import SecretForm, ServiceAccountForm
+from iam.models import ServiceAccount
 from iam.roles import Permission
+from iam.rotation import rotation
+from iam.views.common import asked, once, status_of
 
 admins = require(Permission.ADMINISTER)
 
@@ -31,48 +37,64 @@ admins = require(Permission.ADMINISTER)
 @admins
 def index(request: HttpRequest) -> HttpResponse:
     """The project's accounts."""
-    accounts = selectors.service_accounts(current_actor(request))
-    return render(request, "iam/service_accounts.html", {"accounts": accounts})
+    accounts = list(selectors.service_accounts(current_actor(request)))
+    now = timezone.now()
+    known = activity(accounts, now)
+    rows = [
+        {"account": item, "status": selectors.account_status(item, now), "activity": known[item.id]}
+        for item in accounts
+    ]
+    return render(request, "iam/service_accounts.html", {"rows": rows})
 
 
 @admins
 @sensitive_variables("secret")
 def create(request: HttpRequest) -> HttpResponse:
     """The form; when it is accepted, the credentials, once."""
-    form = ServiceAccountForm(request.POST or None)
+    actor = current_actor(request)
+    form = ServiceAccountForm(request.POST or None, endpoints=directory().of_project(actor.project.id))
     if request.method == "POST" and form.is_valid():
         try:
-            account, secret = services.create_service_account(current_actor(request), **form.cleaned_data)
+            account, secret = services.create_service_account(actor, **form.changes())
         except ValidationError as error:
             form.add_error(None, error)
         else:
             return show_once(request, account, secret)
-    return render(request, "iam/service_account_create.html", {"form": form}, status=_status(request))
+    return render(request, "iam/service_account_create.html", {"form": form}, status=status_of(request))
 
 
 @admins
 def detail(request: HttpRequest, account_id: str) -> HttpResponse:
-    """One account: its facts, its secrets, and the form that changes it."""
+    """One account: its facts, its secrets, what it may call and called, and the form that changes it."""
+    actor = current_actor(request)
     account = _get(request, account_id)
-    present = {"name": account.name, "description": account.description, "roles": account.roles}
-    form = ServiceAccountForm(request.POST or None, initial=present)
+    endpoints = directory().of_project(actor.project.id)
+    form = ServiceAccountForm.of(account, endpoints, request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            services.update_service_account(current_actor(request), account, **form.cleaned_data)
+            services.update_service_account(actor, account, **form.changes(account))
         except ValidationError as error:
             form.add_error(None, error)
         else:
-            messages.success(request, _("Saved. Tokens issued from now on carry these roles."))
+            messages.success(request, _("Saved."))
             return redirect("iam:service_account", account.id)
     stored = _get(request, account_id)  # a refused change has left its input in `account`
-    secrets = stored.secrets.order_by("created_at")
+    now = timezone.now()
+    secrets = sorted(stored.secrets.all(), key=lambda secret: (secret.created_at, secret.pk))
     context = {
         "account": stored,
+        "status": selectors.account_status(stored, now),
+        "activity": activity([stored], now)[stored.id],
         "form": form,
         "secrets": secrets,
-        "may_add_secret": len(secrets) < MAX_SECRETS,
+        "rotation": rotation(secrets, now, timedelta(seconds=settings.BERTH_TOKEN_LIFETIME_S)),
+        "secret_form": SecretForm(),
+        "now": now,
+        "narrowed": selectors.narrowed(stored.endpoint_ids, endpoints),
+        "uses": directory().uses(actor.project.id, stored.id),
+        "question": asked(request, decisions.of_account(stored), endpoints, now),
     }
-    return render(request, "iam/service_account.html", context, status=_status(request))
+    return render(request, "iam/service_account.html", context, status=status_of(request))
 
 
 @require_POST
@@ -81,8 +103,11 @@ def detail(request: HttpRequest, account_id: str) -> HttpResponse:
 def add_secret(request: HttpRequest, account_id: str) -> HttpResponse:
     """A second secret, shown once."""
     account = _get(request, account_id)
+    form = SecretForm(request.POST)
     try:
-        _row, secret = services.add_secret(current_actor(request), account)
+        if not form.is_valid():
+            raise ValidationError(list(form.errors["expires_at"]))
+        _row, secret = services.add_secret(current_actor(request), account, form.moment())
     except ValidationError as error:
         return _refused(request, error, account)
     return show_once(request, account, secret)
@@ -101,7 +126,7 @@ def delete_secret(request: HttpRequest, account_id: str, secret_id: int) -> Http
 @require_POST
 @admins
 def disable(request: HttpRequest, account_id: str) -> HttpResponse:
-    """No new tokens."""
+    """No new tokens, and those that are out are refused."""
     account = _get(request, account_id)
     services.disable_service_account(current_actor(request), account)
     messages.success(request, _("%(name)s is disabled.") % {"name": account.name})
@@ -133,15 +158,13 @@ def delete(request: HttpRequest, account_id: str) -> HttpResponse:
 
 @sensitive_variables()
 def show_once(request: HttpRequest, account: ServiceAccount, secret: str) -> HttpResponse:
-    """The credentials, in this answer alone: kept by no cache, and wiped from the page when it is left."""
+    """The credentials, in this answer alone."""
     context: dict[str, Any] = {
         "account": account,
         "credentials": selectors.Credentials(account.id, secret),
         "leave_to": reverse("iam:service_accounts"),
     }
-    response = render(request, "iam/credentials.html", context)
-    patch_cache_control(response, no_store=True, private=True)
-    return response
+    return once(request, "iam/credentials.html", context)
 
 
 def _get(request: HttpRequest, account_id: str) -> ServiceAccount:
@@ -152,8 +175,3 @@ def _refused(request: HttpRequest, error: ValidationError, account: ServiceAccou
     for text in error.messages:
         messages.error(request, text)
     return redirect("iam:service_account", account.id)
-
-
-def _status(request: HttpRequest) -> int:
-    """A form that comes back with errors is no success."""
-    return 422 if request.method == "POST" else 200
