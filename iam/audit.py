@@ -18,7 +18,7 @@ from iam.actors import Actor
 from iam.models import AuditEvent, Project, User
 from iam.origin import Origin, origin
 
-__all__ = ["MASK", "Command", "Origin", "difference", "masked", "origin", "record"]
+__all__ = ["MASK", "Command", "Origin", "difference", "kind_of", "masked", "origin", "record"]
 
 MASK = "••••"
 # Words of a field's name: `hub_token` is a secret, `tokens_per_minute` is not.
@@ -28,6 +28,15 @@ _SECRET_WORDS = frozenset(
 )
 _SECRET_NAMES = re.compile(r"(api|private|secret|access|signing)[_.-]?key$", re.IGNORECASE)
 _BREAKS = re.compile(r"[^a-z0-9]+")
+# What tables are called here, where it is not Django's name for their model.
+_KINDS = {
+    "serviceaccount": "service_account",
+    "serviceaccountsecret": "secret",
+    "apikey": "api_key",
+    "membership": "member",
+    "registeredmodel": "model",
+    "instancetype": "instance_type",
+}
 _LIMIT = 2000  # characters of one value
 
 
@@ -65,7 +74,7 @@ def record(
         actor_id=actor_id,
         actor_name=actor_name[:200],
         action=action,
-        target_kind=kind or (target._meta.model_name or "" if target is not None else ""),
+        target_kind=kind or kind_of(target),
         target_id=str(target.pk)[:60] if target is not None else "",
         target_name=(name or (str(target) if target is not None else ""))[:200],
         before=masked(before or {}),
@@ -73,6 +82,12 @@ def record(
         address=where.address[:45],
         request_id=where.request_id[:64],
     )
+
+
+def kind_of(target: Model | type[Model] | None) -> str:
+    """What the log calls a row's table."""
+    name = target._meta.model_name or "" if target is not None else ""
+    return _KINDS.get(name, name)
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

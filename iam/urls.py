@@ -21,4 +21,5 @@ urlpatterns = [
     path("iam/service-accounts/create/", service_accounts.create, name="create_service_account"),
     path("iam/service-accounts/<slug:account_id>/", include(_account)),
     path("", include("iam.people_urls")),
+    path("", include("iam.audit_urls")),
 ]

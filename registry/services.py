@@ -84,7 +84,7 @@ def import_model(actor: Actor, spec: ImportSpec) -> RegisteredModel:
             model = RegisteredModel.objects.create(
                 project=actor.project, name=name, framework=framework, created_by=actor.user, **columns
             )
-            audit.record(actor, "model.import", model, kind="model", after=_state(model))
+            audit.record(actor, "model.import", model, after=_state(model))
             _start(model)
     except IntegrityError as error:
         raise ValidationError({"name": [_duplicate(name)]}) from error
@@ -108,7 +108,7 @@ def retry_import(actor: Actor, model: RegisteredModel, *, hub_token: str = "") -
         )
         if not restarted:
             raise Conflict(_("Only a failed import can be retried."), code="not-failed")
-        audit.record(actor, "model.retry_import", model, kind="model", after=values)
+        audit.record(actor, "model.retry_import", model, after=values)
         _start(model)
     model.refresh_from_db()
     return model
@@ -132,7 +132,7 @@ def reimport_model(actor: Actor, model: RegisteredModel) -> RegisteredModel:
         )
         if not taken:
             raise Conflict(_("It is being imported already."), code="importing")
-        audit.record(actor, "model.reimport", model, kind="model")
+        audit.record(actor, "model.reimport", model)
         # A download goes on with what it finds: the damaged files must not be among it.
         transaction.on_commit(lambda: shutil.rmtree(folder, ignore_errors=True))
         _start(model)
@@ -157,7 +157,7 @@ def update_model(actor: Actor, model: RegisteredModel, changes: Mapping[str, Any
         with transaction.atomic():
             model.save(update_fields=[*values, "updated_at"])
             if before or after:
-                audit.record(actor, "model.change", model, kind="model", before=before, after=after)
+                audit.record(actor, "model.change", model, before=before, after=after)
             model_changed(model.project_id, str(model.pk))
     except IntegrityError as error:
         raise ValidationError({"name": [_duplicate(model.name)]}) from error
@@ -176,7 +176,7 @@ def delete_model(actor: Actor, model: RegisteredModel) -> None:
             if users:
                 raise Conflict(_in_use(users), code="in-use")
             RegisteredModel.objects.filter(pk=model_id).delete()
-            audit.record(actor, "model.delete", model, kind="model", before=_state(model))
+            audit.record(actor, "model.delete", model, before=_state(model))
             transaction.on_commit(lambda: shutil.rmtree(weights_folder(model_id), ignore_errors=True))
             model_changed(project_id, model_id)
     except ProtectedError as error:

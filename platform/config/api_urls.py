@@ -10,6 +10,7 @@ from rest_framework.viewsets import ViewSetMixin
 from endpoints.api import routes as endpoint_routes
 from iam import api_schema  # noqa: F401 - drf-spectacular finds its extensions by their import
 from iam.api import routes as iam_routes
+from iam.audit_api import routes as audit_routes
 from iam.people_api import routes as people_routes
 from registry.api import routes as registry_routes
 
@@ -17,6 +18,7 @@ router = SimpleRouter()
 routes: list[tuple[str, type[ViewSetMixin], str]] = [
     *iam_routes,
     *people_routes,
+    *audit_routes,
     *registry_routes,
     *endpoint_routes,
 ]
