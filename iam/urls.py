@@ -2,7 +2,7 @@
 
 from django.urls import include, path
 
-from iam.views import service_accounts
+from iam.views import api_keys, service_accounts
 
 app_name = "iam"
 
@@ -20,6 +20,10 @@ urlpatterns = [
     path("iam/service-accounts/", service_accounts.index, name="service_accounts"),
     path("iam/service-accounts/create/", service_accounts.create, name="create_service_account"),
     path("iam/service-accounts/<slug:account_id>/", include(_account)),
+    path("iam/api-keys/", api_keys.index, name="api_keys"),
+    path("iam/api-keys/create/", api_keys.create, name="create_api_key"),
+    path("iam/api-keys/<slug:key_id>/", api_keys.detail, name="api_key"),
+    path("iam/api-keys/<slug:key_id>/delete/", api_keys.delete, name="delete_api_key"),
     path("", include("iam.people_urls")),
     path("", include("iam.audit_urls")),
 ]

@@ -110,6 +110,7 @@ _MENU: tuple[tuple[_Text, tuple[tuple[_Text, str, str, str, Permission, bool], .
                 Permission.ADMINISTER,
                 False,
             ),
+            (_("API keys"), "terminal-2", "iam:api_keys", "/iam/api-keys/", Permission.INVOKE, False),
             (_("Members"), "users", "iam:members", "/iam/members/", Permission.ADMINISTER, False),
             (_("Project"), "folder", "iam:project", "/iam/project/", Permission.VIEW, False),
         ),
