@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway import answers, edge, meters, names, usage_reader
+from gateway import answers, edge, meters, names, refusals, request_limits, usage_reader
 from gateway.answers import Answer
-from gateway.edge import Edge
 from gateway.edge import Edge
 
 Json = dict[str, Any]
@@ -57,7 +56,6 @@ def build(options: BootstrapOptions) -> Json:
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": 0o600}}},
         **meters.BOOTSTRAP,
         **edge.runtime(),
-        **edge.runtime(),
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "dynamic_resources": {"cds_config": _file_source(names.CLUSTERS)},
         "static_resources": {"listeners": [_listener(options)]},
@@ -86,7 +84,6 @@ def _listener(options: BootstrapOptions) -> Json:
     }
     if options.tls:
         chain["transport_socket"] = _tls()
-        chain |= edge.tls_filter_chain(options.edge)
         chain |= edge.tls_filter_chain(options.edge)
         listener["listener_filters"] = [
             {
@@ -162,6 +159,8 @@ def _filters(*, body_limit: bool) -> list[Json]:
         _discovered(names.ACCESS_FILTER, names.ACCESS, "rbac.v3.RBAC"),
         {"name": names.RBAC_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC"}},
         _discovered(names.ROLES_FILTER, names.ROLES, "rbac.v3.RBAC"),
+        _discovered(names.CALLERS_FILTER, names.CALLERS, "rbac.v3.RBAC"),
+        *request_limits.limiters(),
     ]
     if body_limit:
         chain.append(
@@ -192,6 +191,7 @@ def _local_replies() -> list[Json]:
         _reply(_all(unauthorized, _jwt_failure(_JWT_MISSED)), answers.TOKEN_MISSING),
         _reply(_all(unauthorized, _jwt_failure(_JWT_EXPIRED)), answers.TOKEN_EXPIRED),
         _reply(unauthorized, answers.TOKEN_INVALID),
+        *(refusal.mapper(_cel(refusal.condition)) for refusal in refusals.all_of_them()),
         _reply(_cel("response.code_details == 'overload'"), answers.OVERLOADED),
         # Envoy's token filter answers 403 to a token for another audience.
         _reply(_cel("response.code_details.startsWith('jwt_authn_access_denied')"), answers.TOKEN_INVALID),

@@ -16,7 +16,10 @@ KEEPALIVE_S = 4  # below the 5 s after which uvicorn-like servers close an idle 
 def of_endpoint(target: EndpointTarget) -> Json:
     """The cluster of a ready endpoint: its replicas, in an order of their own."""
     replicas = sorted(target.replicas, key=lambda r: r.replica_id)
-    return _http_cluster(target.endpoint_id, [_lb_endpoint(r) for r in replicas], "STATIC")
+    cluster = _http_cluster(target.endpoint_id, [_lb_endpoint(r) for r in replicas], "STATIC")
+    if target.max_concurrency is not None:
+        cluster["circuit_breakers"]["thresholds"][0]["max_requests"] = target.max_concurrency
+    return cluster
 
 
 def control_plane(targets: GatewayTargets) -> Json:

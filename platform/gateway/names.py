@@ -9,7 +9,9 @@ BODY_LIMIT = "body-limit.json"
 CORS = "cors.json"
 ACCESS = "access.json"
 ROLES = "roles.json"
-FILES = (CLUSTERS, TOKENS, ACCESS, ROLES, BODY_LIMIT, CORS, ROUTES)  # clusters first: routes lead to them
+CALLERS = "callers.json"
+# Clusters first: routes lead to them.
+FILES = (CLUSTERS, TOKENS, ACCESS, ROLES, CALLERS, BODY_LIMIT, CORS, ROUTES)
 
 ROUTE_CONFIG = "endpoints"  # the RDS resource's name
 TOKEN_FILTER = "berth.tokens"  # noqa: S105 - a filter's name
@@ -17,6 +19,7 @@ BODY_LIMIT_FILTER = "berth.body_limit"
 CORS_FILTER = "berth.cors"
 ACCESS_FILTER = "berth.access"
 ROLES_FILTER = "berth.roles"
+CALLERS_FILTER = "berth.callers"
 RBAC_FILTER = "envoy.filters.http.rbac"
 
 # Clusters and routes that belong to no endpoint; an endpoint's are called by its id, which starts with "me-".
@@ -38,6 +41,15 @@ JWT_NAMESPACE = (
 JWT_PAYLOAD = "jwt"
 ROUTE_NAMESPACE = "berth"  # of what routes say about themselves
 PRIVATE = "private"
+# Of an endpoint with limits; PRICE: of a request (gateway.limits).
+ENDPOINT = "endpoint"
+PRICE = "price"
+REQUESTS = "requests_per_minute"
+CONCURRENCY = "max_concurrency"
+# Of a denial's name: whose tokens are used up (or ENDPOINT), and in which window.
+CALLER = "caller"
+MINUTE = "minute"
+MONTH = "month"
 JWT_FAILURE = "failure"
 POLICY_PROJECT = "project"
 POLICY_ROLE = "role"

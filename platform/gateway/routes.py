@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway import answers, filters, names
+from gateway import answers, filters, names, request_limits
 from gateway.targets import EndpointTarget, GatewayTargets, Serving, origin_of
 
 Json = dict[str, Any]
@@ -127,8 +127,9 @@ def _endpoint_route(target: EndpointTarget, targets: GatewayTargets) -> Json:
         "match": {"path_separated_prefix": f"/v1/{target.endpoint_id}"},
         "typed_per_filter_config": _guard(target) if target.private else _open_door(),
     }
-    if target.private:
-        route["metadata"] = {"filter_metadata": {names.ROUTE_NAMESPACE: {names.PRIVATE: True}}}
+    said = {**({names.PRIVATE: True} if target.private else {}), **request_limits.route_metadata(target)}
+    if said:
+        route["metadata"] = {"filter_metadata": {names.ROUTE_NAMESPACE: said}}
     if target.is_served:
         route |= _to_cluster(target.endpoint_id)
     elif target.serving is Serving.HOLD and targets.activator:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gateway import clusters, filters, names, routes
+from gateway import clusters, filters, names, request_limits, routes
 from gateway.targets import EndpointTarget, GatewayTargets, address_text
 
 Json = dict[str, Any]
@@ -52,6 +52,7 @@ def build(targets: GatewayTargets) -> Snapshot:
         names.TOKENS: _file([filters.tokens(targets.tokens)]),
         names.ACCESS: _file([filters.access(targets.revoked)]),
         names.ROLES: _file([filters.roles(targets.tokens.invoke_roles)]),
+        names.CALLERS: _file([request_limits.table(targets.callers)]),
         names.BODY_LIMIT: _file([filters.body_limit(targets.max_request_bytes)]),
         names.CORS: _file([filters.cors(targets.console_origin)]),
     }
