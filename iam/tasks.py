@@ -6,6 +6,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from iam import grants, services
+from iam.oauth import key_rotation
 
 
 @shared_task(name="iam.tasks.sweep_identities")
@@ -14,3 +15,9 @@ def sweep_identities() -> None:
     now = timezone.now()
     services.expire_service_accounts(now)
     grants.prune(now)
+
+
+@shared_task(name="iam.tasks.turn_signing_keys")
+def turn_signing_keys() -> None:
+    """New signing keys where the present ones are old enough, and the end of those that no live token needs."""
+    key_rotation.turn(timezone.now())

@@ -16,11 +16,11 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -114,23 +114,12 @@ def add_key(signs_from: datetime, ring: Ring = Ring.ACCESS) -> SigningKey:
     return next(key for key in published_keys(ring) if key.path == path)
 
 
-def retire_keys(now: datetime) -> list[SigningKey]:
-    """Remove the keys whose last token has expired: their successor has signed for longer than a token lives."""
-    keys = published_keys()
-    grace = timedelta(seconds=settings.BERTH_TOKEN_LIFETIME_S) + OVERLAP
-    over = [key for key, successor in pairwise(keys) if successor.signs_from + grace <= now]
-    return _remove(over)
-
-
-def revoke_other_keys(keep: SigningKey) -> list[SigningKey]:
-    """Remove every key but `keep`, so that no token signed before is accepted any more."""
-    return _remove([key for key in published_keys() if key.kid != keep.kid])
-
-
-def _remove(keys: list[SigningKey]) -> list[SigningKey]:
-    for key in keys:
+def remove(ring: Ring, which: Callable[[SigningKey], bool]) -> list[SigningKey]:
+    """Remove these keys: no token signed with them is accepted any more. iam.oauth.key_rotation decides which."""
+    gone = [key for key in published_keys(ring) if which(key)]
+    for key in gone:
         key.path.unlink(missing_ok=True)
-    return keys
+    return gone
 
 
 def _listing(ring: Ring) -> tuple[tuple[str, int], ...]:

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives import serialization
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 
-from iam.models import Project, ServiceAccount
-from iam.oauth import keys, tokens
+from iam.models import ApiKey, AuditEvent, Project, ServiceAccount, User
+from iam.oauth import key_rotation, keys, tokens
+from iam.oauth.keys import Ring
 from iam.oauth.validator import client_for
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -133,21 +134,96 @@ def test_other_files_are_left_alone() -> None:
     assert keys.signing_key() is key
 
 
+@pytest.mark.django_db
 class TestRetirement:
     def test_a_key_goes_when_its_last_token_has_expired(self, settings: Any) -> None:
         old = keys.signing_key()
         new = keys.add_key(NOW)
         last_token_dead = NOW + timedelta(seconds=settings.BERTH_TOKEN_LIFETIME_S) + keys.OVERLAP
-        assert keys.retire_keys(last_token_dead - timedelta(seconds=1)) == []
-        assert [key.kid for key in keys.retire_keys(last_token_dead)] == [old.kid]
+        assert key_rotation.retire(Ring.ACCESS, last_token_dead - timedelta(seconds=1)) == []
+        assert [key.kid for key in key_rotation.retire(Ring.ACCESS, last_token_dead)] == [old.kid]
         assert kids() == [new.kid]
 
     def test_the_last_key_stays(self) -> None:
         key = keys.signing_key()
-        assert keys.retire_keys(NOW + timedelta(days=999)) == []
+        assert key_rotation.retire(Ring.ACCESS, NOW + timedelta(days=999)) == []
         assert kids() == [key.kid]
 
+    def test_the_key_of_api_keys_stays_as_long_as_one_that_it_signed(self, owner: User) -> None:
+        project = Project.objects.get()
+        old = keys.signing_key(ring=Ring.API_KEYS)
+        until = datetime.now(UTC) + timedelta(days=300)
+        mine = ApiKey.objects.create(project=project, user=owner, name="k", expires_at=until)
+        new = keys.add_key(NOW + timedelta(days=1), Ring.API_KEYS)
+        later = ApiKey.objects.create(
+            project=project, user=owner, name="l", expires_at=until + timedelta(days=90)
+        )
+        ApiKey.objects.filter(pk=later.pk).update(created_at=NOW + timedelta(days=2))
+        assert key_rotation.retire(Ring.API_KEYS, until) == []
+        assert [key.kid for key in keys.published_keys(Ring.API_KEYS)] == [old.kid, new.kid]
+        assert key_rotation.retire(Ring.API_KEYS, until + keys.OVERLAP) == [old]
+        mine.delete()
 
+    def test_it_goes_at_once_when_nobody_has_one(self) -> None:
+        old = keys.signing_key(ring=Ring.API_KEYS)
+        keys.add_key(NOW, Ring.API_KEYS)
+        assert key_rotation.retire(Ring.API_KEYS, NOW + timedelta(days=1)) == [old]
+
+
+@pytest.mark.django_db
+class TestSchedule:
+    def after(self, days: float) -> datetime:
+        """So long after this installation's first start."""
+        return datetime.now(UTC) + timedelta(days=days)
+
+    def test_a_young_key_stays(self, settings: Any) -> None:
+        first = kids_of(Ring.ACCESS)
+        key_rotation.turn(self.after(89.9))
+        assert kids_of(Ring.ACCESS) == first
+
+    def test_an_old_key_gets_a_successor_with_overlap_and_goes(self, settings: Any) -> None:
+        (first,) = kids_of(Ring.ACCESS)
+        due = self.after(90.1)
+        key_rotation.turn(due)
+        old, new = keys.published_keys()
+        assert old.kid == first
+        assert new.signs_from == (due + keys.OVERLAP).replace(microsecond=0)
+        assert keys.signing_key(due).kid == old.kid
+        key_rotation.turn(due + timedelta(minutes=10))
+        assert len(kids()) == 2
+        key_rotation.turn(due + timedelta(days=1))
+        assert kids() == [new.kid]
+        key_rotation.turn(due + timedelta(days=91))
+        assert len(kids()) == 2
+        assert len(kids_of(Ring.API_KEYS)) == 2
+        done = AuditEvent.objects.filter(action__startswith="signing_key").values_list("action", flat=True)
+        assert sorted(done) == ["signing_key.create"] * 4 + ["signing_key.delete"] * 2
+
+    def test_never_if_it_is_set_so(self, settings: Any) -> None:
+        settings.BERTH_SIGNING_KEY_DAYS = 0
+        first = kids_of(Ring.ACCESS)
+        key_rotation.turn(self.after(9999))
+        assert kids_of(Ring.ACCESS) == first
+
+    def test_workers_at_once_make_one_key(self) -> None:
+        kids_of(Ring.ACCESS)
+        due = self.after(91)
+
+        def look(_n: int) -> None:
+            with key_rotation._locked():
+                if key_rotation.is_due(keys.published_keys()[-1], due):
+                    key_rotation._add(Ring.ACCESS, due + keys.OVERLAP)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(look, range(4)))
+        assert len(kids()) == 2
+
+
+def kids_of(ring: Ring) -> list[str]:
+    return [key.kid for key in keys.published_keys(ring)]
+
+
+@pytest.mark.django_db
 class TestCommand:
     def test_rotation_overlaps(self, token: str, capsys: pytest.CaptureFixture[str]) -> None:
         old = keys.signing_key()
@@ -157,12 +233,20 @@ class TestCommand:
         assert keys.signing_key(datetime.now(UTC) + keys.OVERLAP).kid != old.kid
         assert tokens.verify(token)
         assert kids()[1] in capsys.readouterr().out
+        assert AuditEvent.objects.get().action == "signing_key.create"
 
-    def test_at_once(self, token: str) -> None:
+    def test_in_a_hurry(self, token: str) -> None:
         old = keys.signing_key()
         call_command("rotate_signing_key", "--now")
-        assert keys.signing_key().kid != old.kid
+        assert keys.signing_key().kid == old.kid
+        assert keys.signing_key(datetime.now(UTC) + key_rotation.SOON).kid != old.kid
         assert tokens.verify(token)
+
+    def test_the_key_of_api_keys(self, token: str) -> None:
+        before = kids()
+        call_command("rotate_signing_key", "--api-keys", "--now")
+        assert kids() == before
+        assert len(kids_of(Ring.API_KEYS)) == 2
 
     def test_after_a_theft_old_tokens_are_worthless(self, token: str) -> None:
         call_command("rotate_signing_key", "--compromised")

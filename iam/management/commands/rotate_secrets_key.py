@@ -9,6 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from config import reencryption
+from iam import audit
 from iam.oauth import hashers
 
 
@@ -70,19 +71,29 @@ class Command(BaseCommand):
             dropped = reencryption.drop_old_keys()
         except reencryption.KeysNeeded as error:
             raise CommandError(str(error)) from error
+        self._note("delete", "secrets.key", dropped)
         self.stdout.write(f"Removed {dropped} old keys." if dropped else "There is no old key.")
 
     def _client_secrets(self, *, drop: bool) -> None:
         if not drop:
             count = hashers.put_new_key()
+            self._note("create", "client_secrets.key")
             self.stdout.write(
                 f"New client secrets are hashed with a new key; {count} keys are in use or kept."
             )
             return
         dropped, needed = hashers.drop_unused_keys()
+        self._note("delete", "client_secrets.key", dropped)
         self.stdout.write(f"Removed {dropped} old keys.")
         if needed:
             self.stdout.write(
                 f"Kept {len(needed)}: {sum(needed.values())} client secrets still need them. "
                 "Rotate those secrets, then run this again."
+            )
+
+    @staticmethod
+    def _note(what: str, file: str, count: int = 1) -> None:
+        if count:
+            audit.record(
+                audit.Command("rotate_secrets_key"), f"secrets_key.{what}", kind="secrets_key", name=file
             )
