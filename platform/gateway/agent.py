@@ -26,22 +26,24 @@ from types import FrameType
 from typing import Any
 
 from gateway import bootstrap, clusters, consistency, edge, files, names, snapshot
+from gateway.accounting import Accounting, NoBudgets
 from gateway.admin import AdminError
 from gateway.apply import Applier, serves
 from gateway.certificate import Certificate
 from gateway.connections import Counts
-from gateway.control import Control, Fetched, Teller
+from gateway.control import Control, Fetched, Shipper, Teller
 from gateway.counting import TELL_S, Counting
 from gateway.edge import Edge
 from gateway.poller import Poller, Serving
 from gateway.process import EnvoyProcess, PortTaken
+from gateway.shipping import Shipping
 
 STATUS = "status.json"
 EXIT_PORT_TAKEN = 3
 _STABLE_S = 30.0  # an Envoy that lived that long is started again without a pause
 _ASK_FIRST_S = 2.0  # how long a start from the disk waits for the control plane's newer word
 _GOODBYE_S = 1.0
-_ACCESS_LOG_LIMIT = 64 * 1024 * 1024
+_LAST_LINES_S = 2.0  # for what the control plane has not got of the access log, when Envoy has ended
 
 log = logging.getLogger("gateway")
 
@@ -65,7 +67,7 @@ class Options:
 
 
 class Agent:
-    """Everything but the polling and the counting runs in the main thread."""
+    """Everything but the threads that are made here runs in the main thread."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -80,6 +82,9 @@ class Agent:
         self.poller = Poller(control, Counts(options.port))
         teller = Teller(options.control, options.token_file, options.gateway_id)
         self.counting = Counting(options.gateway_id, self.envoy, teller, options.tell_s)
+        shipper = Shipper(options.control, options.token_file, options.gateway_id)
+        self.shipping = Shipping(self.envoy.access_logs, shipper)
+        self.accounting = Accounting(self.envoy.access_logs, self.envoy, NoBudgets(), self.shipping)
         self.resources: dict[str, Any] | None = None  # what lies on disk, whole
         self.version = ""  # the control plane's name for it
         self.pending: Fetched | None = None
@@ -105,9 +110,11 @@ class Agent:
         except PortTaken as taken:
             log.error("%s: stop that program or choose another port (BERTH_GATEWAY_PORT)", taken)
             return EXIT_PORT_TAKEN
-        self.counting.start()
+        beside = (self.counting, self.accounting, self.shipping)
+        for started in beside:
+            started.start()
         while self.stopping is None:
-            for thread in (self.poller, self.counting):
+            for thread in (self.poller, *beside):
                 if not thread.is_alive():  # a defect: end, so that a new agent adopts Envoy and goes on
                     raise RuntimeError(f"the {thread.name} thread has ended")
             self._step()
@@ -183,7 +190,6 @@ class Agent:
             log.warning("envoy: %s", line)
         if self.certificate and self.certificate.refresh():
             log.info("certificate read again")
-        self._rotate_access_log()
         if self.resources is None or self.envoy.is_alive():
             if self.envoy.is_alive() and self.version and not self._status.get("applied"):
                 self._note_applied()
@@ -259,16 +265,6 @@ class Agent:
 
     # --- surroundings -------------------------------------------------------------------------------------
 
-    def _rotate_access_log(self) -> None:
-        path = self.options.home / bootstrap.ACCESS_LOG
-        try:
-            too_long = path.stat().st_size > _ACCESS_LOG_LIMIT
-        except OSError:
-            return
-        if too_long and self.envoy.is_alive():
-            path.replace(path.with_name(path.name + ".1"))
-            self.envoy.admin.request("POST", "/reopen_logs")
-
     def _write_status(self) -> None:
         running = self.envoy.running
         status = {
@@ -293,6 +289,7 @@ class Agent:
             log.info("ending, draining Envoy for at most %.0f s", self.options.drain_s)
             self.envoy.stop(self.options.drain_s)
             self.poller.say_goodbye(_GOODBYE_S)
+            self.shipping.finish(_LAST_LINES_S)
             log.info("Envoy has ended")
         return 0
 

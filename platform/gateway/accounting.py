@@ -1,0 +1,150 @@
+"""The agent's fourth thread: follows Envoy's access log and counts what each request used, for the token limits.
+
+It also begins a new file of the log from time to time, removes what both it and the control plane have counted
+(gateway.shipping), and keeps the disk from filling up while the control plane is away.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+from gateway.access_logs import START, AccessLogs, Position
+from gateway.admin import AdminError
+from gateway.control import Elsewhere
+from gateway.process import EnvoyProcess
+from gateway.request_line import NoRequestLine, Request, parse
+from gateway.shipping import Shipping
+
+LOOK_S = 0.1
+FILE_LIMIT = 64 * 1024 * 1024
+TOTAL_LIMIT = 10 * 1024**3  # of all files together
+_PIECE = 1024 * 1024
+_TIDY_S = 1.0
+
+log = logging.getLogger("gateway")
+
+
+class Budgets(Protocol):
+    """What knows the token limits (gateway.budgets). Used by one thread only."""
+
+    @property
+    def position(self) -> Position:
+        """What of the log is counted, as of the last `save`."""
+
+    def count(self, requests: Iterable[Request]) -> None:
+        """Add what they used."""
+
+    def save(self, position: Position) -> None:
+        """Keep what is counted together with the position up to which it is. Raises OSError."""
+
+    def hear(self, elsewhere: Elsewhere) -> None:
+        """What the control plane knows of other gateways' counts."""
+
+
+class NoBudgets:
+    """No limits: what is new when the agent starts is all that is followed."""
+
+    position = START
+
+    def count(self, requests: Iterable[Request]) -> None:
+        """Nothing."""
+
+    def save(self, position: Position) -> None:
+        """Nothing."""
+
+    def hear(self, elsewhere: Elsewhere) -> None:
+        """Nothing."""
+
+
+def requests_in(lines: bytes) -> list[Request]:
+    """Those to endpoints; what can't be read is left out."""
+    found = []
+    for line in lines.splitlines():
+        try:
+            request = parse(line)
+        except NoRequestLine:
+            continue
+        if request is not None:
+            found.append(request)
+    return found
+
+
+class Accounting(threading.Thread):
+    """Of its own: a control plane that is slow or away delays no count."""
+
+    def __init__(self, logs: AccessLogs, envoy: EnvoyProcess, budgets: Budgets, shipping: Shipping) -> None:
+        super().__init__(name="accounting", daemon=True)
+        self._logs = logs
+        self._envoy = envoy
+        self._budgets = budgets
+        self._shipping = shipping
+        self._position = budgets.position
+        self._tidied = 0.0
+        self._complaint = ""
+
+    def run(self) -> None:
+        while True:
+            try:
+                self._look()
+            except (OSError, AdminError) as error:  # a full disk, an Envoy that has just ended
+                self._complain(str(error))
+            else:
+                self._complaint = ""
+            time.sleep(LOOK_S)
+
+    def _look(self) -> None:
+        self._hear()
+        while (piece := self._logs.read(self._position, _PIECE)) is not None:
+            self._budgets.count(requests_in(piece.lines))
+            self._budgets.save(piece.end)
+            self._position = piece.end
+            self._shipping.wake()
+        if time.monotonic() - self._tidied > _TIDY_S:
+            self._tidied = time.monotonic()
+            self._rotate()
+            self._tidy()
+
+    def _hear(self) -> None:
+        while True:
+            try:
+                self._budgets.hear(self._shipping.heard.get_nowait())
+            except queue.Empty:
+                return
+
+    def _rotate(self) -> None:
+        if not self._envoy.is_alive():
+            return
+        if self._logs.size() > FILE_LIMIT:
+            self._logs.begin()
+        if not self._logs.is_open():
+            self._envoy.admin.request("POST", "/reopen_logs")
+
+    def _tidy(self) -> None:
+        """Whoever still needs a file is at it or before it."""
+        names = self._logs.files()
+        needed = min(self._position, self._shipping.position).file
+        for name in names[:-1]:
+            if name < needed:
+                self._logs.remove(name)
+        left = [name for name in names if name >= needed]
+        total = sum(self._logs.size(name) for name in left)
+        for name in left[:-1]:
+            if total <= TOTAL_LIMIT:
+                return
+            size = self._logs.size(name)
+            total -= size
+            log.error(
+                "access log too long, the control plane is away: %s (%d bytes) is not counted", name, size
+            )
+            self._logs.remove(name)
+
+    def _complain(self, problem: str) -> None:
+        """Say it once."""
+        if self._complaint != problem:
+            self._complaint = problem
+            log.error("accounting: %s", problem)
