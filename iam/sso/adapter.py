@@ -18,11 +18,14 @@ from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from allauth.socialaccount.models import SocialApp, SocialLogin
+from allauth.socialaccount.signals import social_account_added
 from django.conf import settings
+from django.contrib import messages
 from django.db import transaction
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.translation import gettext as _
 
 from iam import audit
 from iam.models import Membership, Project, User
@@ -98,14 +101,25 @@ class SSOAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         audit.record(None, "session.sign_in_failed", kind="session", after={"with": ["sso"]})
 
 
-def linked(user: User, request: HttpRequest) -> None:
+def connect() -> None:
+    """Listen to allauth. Called once, when the apps are ready."""
+    social_account_added.connect(_linked, dispatch_uid="iam.sso.linked")
+
+
+def _linked(request: HttpRequest, sociallogin: SocialLogin, **kwargs: Any) -> None:
     """Rule 2 has linked an account: end what its maker could come back with. allauth has taken the password."""
+    user = sociallogin.user
+    assert isinstance(user, User)
     with transaction.atomic():
         factors = Authenticator.objects.filter(user=user)
         after = {"issuer": settings.BERTH_OIDC_ISSUER, "second_factors_removed": factors.count()}
         factors.delete()
         sessions.end_all(user, but=request.session.session_key)
         audit.record(user, "sso.link", user, after=after)
+    words = _(
+        "This account signs in with %(provider)s from now on. Its password and second factors were removed."
+    )
+    messages.info(request, words % {"provider": settings.BERTH_OIDC_NAME})
 
 
 def _verified(sociallogin: SocialLogin) -> str:

@@ -12,5 +12,7 @@ class SSOConfig(AppConfig):
     verbose_name = _("Single sign-on")
 
     def ready(self) -> None:
-        """Register the checks of its settings."""
-        from iam.sso import checks  # noqa: F401
+        """Register the checks of its settings; listen for accounts that were linked."""
+        from iam.sso import adapter, checks  # noqa: F401
+
+        adapter.connect()

@@ -126,7 +126,8 @@ class SSOProvider(OpenIDConnectProvider):  # type: ignore[misc]
         email = claims.get("email")
         if not isinstance(email, str) or "@" not in email:
             return []
-        verified = claims.get("email_verified") in (True, "true")
+        said = claims.get("email_verified")
+        verified = said is True or said == "true"  # not `in`: 1 is True there
         return [EmailAddress(email=email.lower(), verified=verified, primary=True)]
 
 
