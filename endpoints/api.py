@@ -24,6 +24,7 @@ from endpoints.capacity_api import routes as capacity_routes
 from endpoints.decisions_api import Decisions
 from endpoints.dry_run_api import DryRun
 from endpoints.fix_api import FixRequestSerializer
+from endpoints.limits import LIMITS
 from endpoints.metrics_api import Metrics
 from endpoints.models import Endpoint, Event, InstanceType, Region
 from endpoints.replica_api import EndpointDetailSerializer, ReplicaSerializer
@@ -104,39 +105,39 @@ class EndpointViewSet(DryRun, Decisions, Metrics):
     @extend_schema(responses={202: EndpointDetailSerializer})
     def destroy(self, request: Request, pk: str) -> Response:
         """Ask for its end; it is gone when reading it answers 404."""
-        return self._switch(request, services.delete_endpoint, status.HTTP_202_ACCEPTED)
+        return self._switch(self.get_object(), services.delete_endpoint, status.HTTP_202_ACCEPTED)
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"])
     def pause(self, request: Request, pk: str) -> Response:
         """Stop all replicas; the URL answers 503."""
-        return self._switch(request, services.pause_endpoint)
+        return self._switch(self.get_object(), services.pause_endpoint)
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"])
     def resume(self, request: Request, pk: str) -> Response:
         """Serve again after a pause."""
-        return self._switch(request, services.resume_endpoint)
+        return self._switch(self.get_object(), services.resume_endpoint)
 
     @extend_schema(request=RestartSerializer)
     @action(detail=True, methods=["post"])
     def restart(self, request: Request, pk: str) -> Response:
         """Replace every replica, one after another; what failed is tried again at once."""
-        return self._switch(request, services.restart_endpoint, **_sent(RestartSerializer, request))
+        return self._switch(self.get_object(), services.restart_endpoint, **_sent(RestartSerializer, request))
 
     @extend_schema(request=RollbackSerializer)
     @action(detail=True, methods=["post"])
     def rollback(self, request: Request, pk: str) -> Response:
         """Make a new revision with the configuration of an older one, and roll it out."""
-        sent = _sent(RollbackSerializer, request)
-        return self._switch(request, services.rollback_endpoint, number=sent.pop("revision"), **sent)
+        endpoint, sent = self.get_object(), _sent(RollbackSerializer, request)
+        return self._switch(endpoint, services.rollback_endpoint, number=sent.pop("revision"), **sent)
 
     @extend_schema(request=FixRequestSerializer)
     @action(detail=True, methods=["post"])
     def fix(self, request: Request, pk: str) -> Response:
         """Take one of the ways out that `status_reason.fixes` offers."""
-        sent = _sent(FixRequestSerializer, request)
-        return self._switch(request, fixes.apply, key=sent.pop("fix"), **sent)
+        endpoint, sent = self.get_object(), _sent(FixRequestSerializer, request)
+        return self._switch(endpoint, fixes.apply, key=sent.pop("fix"), **sent)
 
     @extend_schema(responses=EventSerializer(many=True))
     @action(detail=True, methods=["get"], filter_backends=[], url_path="events")
@@ -205,9 +206,9 @@ class EndpointViewSet(DryRun, Decisions, Metrics):
         return paginator.get_paginated_response(serializer(page, many=True).data)
 
     def _switch(
-        self, request: Request, service: Callable[..., Endpoint], code: int = 200, **sent: Any
+        self, endpoint: Endpoint, service: Callable[..., Endpoint], code: int = 200, **sent: Any
     ) -> Response:
-        endpoint = self.get_object()
+        """Look the endpoint up before the body is read: a foreign one is 404 whatever is sent."""
         changed = _translated(lambda: service(actor=self.actor, endpoint=endpoint, **sent))
         return Response(self.get_serializer(changed).data, status=code)
 
@@ -277,6 +278,8 @@ def _translated(call: Callable[[], Endpoint]) -> Endpoint:
 def _api_name(field: str) -> str:
     if field in _THRESHOLDS:
         return f"autoscaling.{field}"
+    if field in LIMITS:
+        return f"limits.{field}"
     return {"model_id": "model", "__all__": "non_field_errors"}.get(field, field)
 
 

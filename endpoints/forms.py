@@ -16,6 +16,7 @@ from django.core.exceptions import ValidationError
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
+from endpoints.limits import LABELS, LIMITS
 from endpoints.models import Endpoint, Revision
 from endpoints.services import EndpointSpec, present_values
 from endpoints.validation import WINDOW_DEFAULTS
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
 
 _SHOWN = "env-shown"  # sent by pages that show the variables
-_INTEGER = re.compile(r"[+-]?\d{1,12}")
+_INTEGER = re.compile(r"[+-]?\d{1,15}")
 NUMBERS = (
     "min_replicas",
     "max_replicas",
@@ -38,9 +39,10 @@ NUMBERS = (
     "idle_timeout_s",
     "scale_up_after_s",
     "scale_down_after_s",
+    *LIMITS,
 )
 THRESHOLDS = NUMBERS[2:7]  # what replicas are added for
-TIMES = NUMBERS[7:]
+TIMES = NUMBERS[7:10]
 
 
 def setting_input(framework: str, key: str) -> str:
@@ -77,11 +79,18 @@ class EndpointForm(forms.Form):
     idle_timeout_s = _number(_("Idle timeout (s)"))
     scale_up_after_s = _number(_("Scale up after (s)"))
     scale_down_after_s = _number(_("Scale down after (s)"))
+    requests_per_minute = _number(LABELS["requests_per_minute"])
+    tokens_per_minute = _number(LABELS["tokens_per_minute"])
+    tokens_per_month = _number(LABELS["tokens_per_month"])
+    max_concurrency = _number(LABELS["max_concurrency"])
 
     def values(self) -> dict[str, Any]:
-        """EndpointSpec's fields from valid or half-valid input; call after is_valid()."""
+        """EndpointSpec's fields from valid or half-valid input; call after is_valid(). Limits are left out by a page
+        that shows none: who may not set them changes none."""
         values: dict[str, Any] = {}
         for name in self.fields:
+            if name in LIMITS and name not in self.data:
+                continue
             typed = self.cleaned_data.get(name)
             values[name] = _coerce(typed) if name in NUMBERS else typed
         for name in ("name", "region", "model_id", "instance_type"):
@@ -172,6 +181,11 @@ class EndpointForm(forms.Form):
             return True
         usual = {name: str(seconds) for name, seconds in WINDOW_DEFAULTS.items()}
         return any(self._typed(name) not in ("", usual.get(name)) for name in (*THRESHOLDS, *TIMES))
+
+    @property
+    def limits_open(self) -> bool:
+        """Whether a limit is set, or typed wrongly."""
+        return any(self._typed(name) or self[name].errors for name in LIMITS)
 
     @property
     def scaling_notes(self) -> dict[str, bool]:

@@ -55,6 +55,21 @@ class AutoscalingSerializer(serializers.Serializer[Any]):
     scale_down_after_s = serializers.IntegerField(allow_null=True, required=False)
 
 
+class LimitsSerializer(serializers.Serializer[Any]):
+    """What may be asked of it, by all callers together; null is no limit. Beyond it callers get 429."""
+
+    requests_per_minute = serializers.IntegerField(allow_null=True, required=False)
+    tokens_per_minute = serializers.IntegerField(
+        allow_null=True, required=False, help_text="of prompts and completions; a minute of UTC"
+    )
+    tokens_per_month = serializers.IntegerField(
+        allow_null=True, required=False, help_text="a calendar month of UTC"
+    )
+    max_concurrency = serializers.IntegerField(
+        allow_null=True, required=False, help_text="requests that run at the same time, on all replicas"
+    )
+
+
 class ReasonSerializer(serializers.Serializer[Any]):
     """Why the status is what it is."""
 
@@ -88,6 +103,7 @@ class EndpointSerializer(serializers.Serializer[Endpoint]):
     max_replicas = serializers.IntegerField(default=1)
     private = serializers.BooleanField(default=True)
     autoscaling = AutoscalingSerializer(source="*", required=False)
+    limits = LimitsSerializer(source="*", required=False)
     url = serializers.CharField(read_only=True)
     status = serializers.ChoiceField(choices=Status.choices, read_only=True)
     status_reason = serializers.SerializerMethodField()

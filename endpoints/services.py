@@ -21,9 +21,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from config.errors import Conflict
-from endpoints import environment, events, revisions
+from endpoints import environment, events, gateway_feed, limits, revisions
 from endpoints.autoscaling import ledger
 from endpoints.interruption import is_needed
+from endpoints.limits import LIMITS
 from endpoints.live import endpoint_changed
 from endpoints.models import Endpoint, Revision
 from endpoints.queue import reconcile_soon
@@ -37,6 +38,7 @@ class EndpointSpec:
     """What a new endpoint shall be. Ids are as typed: they are checked, not trusted.
 
     scale_up_after_s, scale_down_after_s   None: the defaults of endpoints.validation
+    requests_per_minute … max_concurrency   of all its callers together; None: no limit
     settings      framework settings that differ from the model's own
     environment   variables for its containers; may hold secrets
     """
@@ -56,6 +58,10 @@ class EndpointSpec:
     idle_timeout_s: int | None = None
     scale_up_after_s: int | None = None
     scale_down_after_s: int | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    tokens_per_month: int | None = None
+    max_concurrency: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -73,11 +79,14 @@ _COLUMNS = (
     "idle_timeout_s",
     "scale_up_after_s",
     "scale_down_after_s",
+    *LIMITS,
 )
 
 
 def create_endpoint(*, actor: Actor, spec: EndpointSpec) -> Endpoint:
-    """A new endpoint in the actor's project, with its first revision. Deploys after the commit."""
+    """A new endpoint in the actor's project, with its first revision. Deploys after the commit. Raises
+    PermissionDenied for limits that the actor may not set."""
+    limits.require(actor, [name for name in LIMITS if getattr(spec, name) is not None])
     values = {name: getattr(spec, name) for name in EndpointSpec.__dataclass_fields__}
     values["environment"] = environment.merge({}, spec.environment)
     cleaned = clean(actor.project, values)
@@ -106,6 +115,7 @@ def update_endpoint(
 
     What a replica is made of makes a new revision, which is rolled out; the rest takes effect in place. What comes
     to the present values changes nothing. `environment` is a change of its own kind: see endpoints.environment.
+    Raises PermissionDenied for limits that the actor may not set.
     """
     unknown = set(changes) - set(present_values(endpoint))
     if unknown:
@@ -131,6 +141,7 @@ def _update(
     changed = {name for name in changes if _differs(present[name], _as_present(cleaned, name))}
     if not changed:
         return endpoint
+    limits.require(actor, changed)
     was = _state(endpoint)
     for name in _COLUMNS:
         setattr(endpoint, name, cleaned[name])
@@ -144,6 +155,8 @@ def _update(
     else:
         events.record(endpoint, "endpoint.changed", actor, fields=", ".join(in_place))
     _audit_change(actor, "endpoint.change", endpoint, was)
+    if changed & LIMITS.keys():
+        gateway_feed.changed()
     _wanted_changed(endpoint)
     return endpoint
 

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
+from endpoints.limits import LIMITS
 from endpoints.models import Endpoint, InstanceType, Region
 from iam.models import Project
 from registry import frameworks
@@ -39,6 +40,7 @@ def clean(project: Project, values: Mapping[str, Any], endpoint: Endpoint | None
     _check_name(project, cleaned, endpoint, errors)
     _check_replicas(cleaned, errors)
     _check_thresholds(cleaned, errors)
+    _check_limits(cleaned, errors)
     if cleaned["model"] and not errors:
         _check_fit(cleaned, errors)
     if errors:
@@ -185,6 +187,13 @@ def _check_thresholds(cleaned: dict[str, Any], errors: Errors) -> None:
         _add(
             errors, "gpu_percent", _("This instance type has no GPU. Leave this empty or choose a GPU type.")
         )
+
+
+def _check_limits(cleaned: dict[str, Any], errors: Errors) -> None:
+    for field, most in LIMITS.items():
+        message = _("Enter a whole number from 1 to %(most)s, or leave it empty for no limit.")
+        cleaned.setdefault(field, None)
+        _whole(cleaned, field, 1, most, errors, message % {"most": most})
 
 
 def _check_fit(cleaned: dict[str, Any], errors: Errors) -> None:

@@ -7,14 +7,16 @@ from functools import lru_cache
 
 from django import template
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from endpoints import events, presenting, revisions
+from endpoints import events, limits, presenting, revisions
 from endpoints.errors import describe
 from endpoints.estimates import about
 from endpoints.history import Entry, RevisionState
+from endpoints.limits import Limit
 from endpoints.models import Endpoint, Event, ReplicaState
 from endpoints.selectors import ListQuery
 
@@ -43,6 +45,12 @@ def sort_link(query: ListQuery, key: str) -> SortLink:
 def page_link(query: ListQuery, number: int) -> str:
     """The same list, another page."""
     return query.url_query(page=number)
+
+
+@register.simple_tag
+def limits_of(endpoint: Endpoint) -> list[Limit]:
+    """How much may be asked of it; for tokens a month, how many were used."""
+    return limits.present(endpoint, timezone.now())
 
 
 @register.simple_tag

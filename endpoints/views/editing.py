@@ -39,11 +39,11 @@ def create(request: HttpRequest) -> HttpResponse:
     models = _models(actor)
     if request.method != "POST":
         form = EndpointForm(initial=_defaults(request, models))
-        return render(request, "endpoints/create.html", _context(form, models))
+        return _create_page(request, actor, form, models)
     form = EndpointForm(request.POST)
     endpoint = _save(actor, form, models)
     if endpoint is None:
-        return render(request, "endpoints/create.html", _context(form, models), status=422)
+        return _create_page(request, actor, form, models, 422)
     messages.success(request, _("%(name)s is being deployed.") % {"name": endpoint.name})
     return HttpResponseRedirect(reverse("endpoints:detail", args=[endpoint.id]))
 
@@ -99,6 +99,13 @@ def changes(request: HttpRequest, endpoint_id: str) -> HttpResponse:
     return render(request, "endpoints/_changes.html", context)
 
 
+def _create_page(
+    request: HttpRequest, actor: Actor, form: EndpointForm, models: list[RegisteredModel], status: int = 200
+) -> HttpResponse:
+    context = _context(form, models) | {"can_limit": actor.may(Permission.ADMINISTER)}
+    return render(request, "endpoints/create.html", context, status=status)
+
+
 def _settings_page(
     request: HttpRequest,
     actor: Actor,
@@ -112,6 +119,7 @@ def _settings_page(
         "endpoint": endpoint,
         "tab": "settings",
         "can_edit": actor.may(Permission.EDIT),
+        "can_limit": actor.may(Permission.ADMINISTER),
         "preview": preview(endpoint, form, _chosen(form, models)),
     }
     return render(request, "endpoints/settings.html", context, status=status)

@@ -31,6 +31,10 @@ _IN_PLACE = {
     "idle_timeout_s": _("idle timeout"),
     "scale_up_after_s": _("time before scaling up"),
     "scale_down_after_s": _("time before scaling down"),
+    "requests_per_minute": _("limit of requests a minute"),
+    "tokens_per_minute": _("limit of tokens a minute"),
+    "tokens_per_month": _("limit of tokens a month"),
+    "max_concurrency": _("limit of requests at once"),
 }
 
 
@@ -64,7 +68,7 @@ def preview(endpoint: Endpoint, form: EndpointForm, model: RegisteredModel | Non
     in_place = [
         str(label)
         for name, label in _IN_PLACE.items()
-        if name not in wrong and _differ(before[name], values[name])
+        if name not in wrong and _differ(before[name], values.get(name, before[name]))
     ]
     allowed = form.data.get("allow_interruption") == "on"
     if not changes:

@@ -7,6 +7,7 @@
   var lang = document.documentElement.lang || "en";
   var hours = Number(card.getAttribute("data-hours"));
   var THRESHOLDS = ["cpu_percent", "memory_percent", "gpu_percent", "latency_ms", "in_flight"];
+  var LIMITS = ["requests_per_minute", "max_concurrency", "tokens_per_minute", "tokens_per_month"];
   var say = function (name) { return card.getAttribute("data-say-" + name); };
 
   function money(amount, currency) {
@@ -21,7 +22,7 @@
 
   function put(name, text) {
     var place = card.querySelector('[data-sum="' + name + '"]');
-    if (place.textContent !== text) place.textContent = text;
+    if (place && place.textContent !== text) place.textContent = text;
   }
 
   function value(name) {
@@ -56,6 +57,13 @@
     return words.join("; ") || say("fixed");
   }
 
+  function limits() {
+    return LIMITS.filter(value).map(function (name) {
+      var typed = value(name);
+      return say(name).replace("%s", /^\d+$/.test(typed) ? Number(typed).toLocaleString(lang) : typed);
+    }).join(", ") || say("unlimited");
+  }
+
   function note(name, shown) {
     var place = form.querySelector('[data-note="' + name + '"]');
     if (place && place.hidden === shown) place.hidden = !shown;
@@ -82,6 +90,7 @@
     put("replicas", (min === null ? "?" : min) + " – " + (max === null ? "?" : max));
     put("scaling", scaling(min, max));
     put("private", form.elements.private.checked ? say("yes") : say("no"));
+    put("limits", limits());
     var amount = data && data.price !== "" ? Number(data.price) : null;
     if (!data) ["min", "max"].forEach(function (w) { put(w + "_hour", "–"); put(w + "_month", "–"); });
     else { price("min", amount, min, data.currency); price("max", amount, max, data.currency); }
