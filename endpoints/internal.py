@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from datetime import UTC, datetime
 from secrets import compare_digest
 
 from django.conf import settings
@@ -17,7 +19,12 @@ from redis.exceptions import RedisError
 from config.keyfiles import read_or_create
 from endpoints import activation, gateway_feed
 from endpoints.metrics import told
-from gateway.control import Report
+from endpoints.metrics.told import unpack
+from endpoints.usage import ingest
+from gateway.control import Report, Shipment
+
+log = logging.getLogger(__name__)
+_LOG_LIMIT = 32 * 1024 * 1024  # bytes of one piece of a log, decompressed: agents send one
 
 
 @require_GET
@@ -72,6 +79,35 @@ def figures(request: HttpRequest) -> HttpResponse:
     return HttpResponse(status=204)
 
 
+@csrf_exempt
+@require_POST
+def usage(request: HttpRequest) -> HttpResponse:
+    """A piece of a gateway's access log (gateway.control.Shipment), counted once; 409 with what is counted if it does
+    not follow that."""
+    if not _is_agent(request):
+        return HttpResponse("unknown gateway token\n", status=401, content_type="text/plain")
+    gateway = request.headers.get("X-Berth-Gateway", "")[:100]
+    now = datetime.now(UTC)
+    try:
+        if not gateway:
+            raise ValueError("no gateway is named")
+        lines = unpack(request.body, _LOG_LIMIT)
+        counted = ingest.ingest(gateway, Shipment.of(request.headers), lines)
+        elsewhere = ingest.elsewhere(gateway, now)
+        ingest.prune_at_times(now)
+    except ingest.NotNext as refusal:
+        return JsonResponse({"file": refusal.stored.file, "offset": refusal.stored.offset}, status=409)
+    except RequestDataTooBig:
+        return HttpResponse("too long\n", status=413, content_type="text/plain")
+    except ValueError as error:
+        return HttpResponse(f"no log: {error}\n", status=400, content_type="text/plain")
+    except DatabaseError as error:
+        # The agent keeps them and ships them again.
+        log.warning("usage of %s is not counted yet: %s", gateway, error)
+        return HttpResponse(f"{type(error).__name__}\n", status=503, content_type="text/plain")
+    return JsonResponse({"file": counted.file, "offset": counted.offset, "elsewhere": elsewhere})
+
+
 def _is_agent(request: HttpRequest) -> bool:
     token = read_or_create(settings.BERTH_GATEWAY_TOKEN_FILE)
     return compare_digest(request.headers.get("Authorization", "").encode(), f"Bearer {token}".encode())
@@ -80,5 +116,6 @@ def _is_agent(request: HttpRequest) -> bool:
 urlpatterns = [
     path("internal/gateway/snapshot", snapshot, name="gateway-snapshot"),
     path("internal/gateway/figures", figures, name="gateway-figures"),
+    path("internal/gateway/usage", usage, name="gateway-usage"),
     path("internal/activator", activator, name="activator"),
 ]

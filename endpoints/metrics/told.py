@@ -60,8 +60,8 @@ def hear(body: bytes, encoding: str) -> None:
     if encoding not in ("", "gzip"):
         raise ValueError(f"Content-Encoding {encoding[:40]}")
     try:
-        found = Told.of(json.loads(_decompressed(body) if encoding else body))
-    except (zlib.error, RecursionError) as error:
+        found = Told.of(json.loads(unpack(body, _LIMIT) if encoding else body))
+    except RecursionError as error:
         raise ValueError(f"no figures: {error}") from error
     _push(_default(), found, body if encoding else gzip.compress(body, 1), time.time())
 
@@ -94,15 +94,19 @@ def drain(client: Any = None) -> list[Heard]:
 def _heard(body: bytes) -> Heard | None:
     at, _, packed = body.partition(b"\n")
     try:
-        return Heard(Told.of(json.loads(_decompressed(packed))), float(at))
-    except (ValueError, zlib.error) as error:
+        return Heard(Told.of(json.loads(unpack(packed, _LIMIT))), float(at))
+    except ValueError as error:
         log.error("a gateway's figures cannot be read, they are left out: %r", error)
         return None
 
 
-def _decompressed(body: bytes) -> bytes:
+def unpack(body: bytes, limit: int) -> bytes:
+    """What was compressed by gzip. Raises ValueError for what was not, and for more than `limit` bytes."""
     unpacking = zlib.decompressobj(31)  # gzip
-    content = unpacking.decompress(body, _LIMIT)
+    try:
+        content = unpacking.decompress(body, limit)
+    except zlib.error as error:
+        raise ValueError(f"no gzip: {error}") from error
     if not unpacking.eof:
         raise ValueError("it is cut off" if not unpacking.unconsumed_tail else "it is too long")
     return content

@@ -27,8 +27,9 @@ _MOST = 2**40  # tokens, bytes or milliseconds of one request; what is more was 
 _TEXT = r"completions?|responses|messages|generate|infill"
 _NUMBERS = r"embeddings?|embed(?:_all|_sparse)?|rerank(?:ing)?|score|predict|similarity|classify|pooling"
 _USES_TOKENS = re.compile(rf"/(?:({_TEXT})|{_NUMBERS})/?$")
-_SUBJECT = re.compile(r"[A-Za-z0-9._-]{1,40}")
-_UPSTREAM = "via_upstream"
+_ENDPOINT = re.compile(r"me-[A-Za-z0-9-]{1,37}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}")
+_ADDRESS = re.compile(r"[0-9A-Fa-f.:%a-z]{1,45}")
 _REFUSALS = (401, 403, 404)
 
 
@@ -73,26 +74,25 @@ def parse(line: bytes) -> Request | None:
     try:
         said = json.loads(line.decode("utf-8", "replace"))
         endpoint = said["endpoint"]
-        if not isinstance(endpoint, str) or not endpoint.startswith("me-"):
+        if not isinstance(endpoint, str) or not _ENDPOINT.fullmatch(endpoint):
             return None
-        return _request(said, endpoint[:40])
+        return _request(said, endpoint)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise NoRequestLine(f"{type(error).__name__}: {error}") from error
 
 
 def _request(said: Mapping[str, Any], endpoint: str) -> Request:
-    status = _number(said["status"])
+    status = _number(said["status"], most=999)
     duration = _number(said["duration_ms"])
     first_byte = said["first_byte_ms"]
-    answered = said["details"] == _UPSTREAM
-    refused = status in _REFUSALS and not answered
+    refused = status in _REFUSALS and said["replica"] is None
     known = not (refused and status == 401)  # what a token says that was not accepted is a claim
     prompt, completion, estimated, unread = _tokens(said, status)
     return Request(
         at=datetime.fromisoformat(said["time"]).timestamp() + duration / 1000,
         endpoint=endpoint,
-        project=_name(said["project"]) if known else "",
-        subject=_name(said["sub"]) if known else NOBODY,
+        project=_matching(_NAME, said["project"]) if known else "",
+        subject=_matching(_NAME, said["sub"]) if known else NOBODY,
         status=status,
         prompt_tokens=prompt,
         completion_tokens=completion,
@@ -102,7 +102,7 @@ def _request(said: Mapping[str, Any], endpoint: str) -> Request:
         first_byte_ms=None if first_byte is None else _number(first_byte),
         bytes_in=_number(said["bytes_in"]),
         bytes_out=_number(said["bytes_out"]),
-        client=str(said["client"] or "")[:45],
+        client=_matching(_ADDRESS, said["client"]),
         refused=refused,
     )
 
@@ -130,12 +130,12 @@ def _tokens(said: Mapping[str, Any], status: int) -> tuple[int, int, bool, bool]
     return prompt, completion, True, False
 
 
-def _number(value: Any) -> int:
+def _number(value: Any, most: int = _MOST) -> int:
     number = int(value)
-    if not 0 <= number <= _MOST:
+    if not 0 <= number <= most:
         raise ValueError(f"{number} of something")
     return number
 
 
-def _name(value: Any) -> str:
-    return value if isinstance(value, str) and _SUBJECT.fullmatch(value) else ""
+def _matching(pattern: re.Pattern[str], value: Any) -> str:
+    return value if isinstance(value, str) and pattern.fullmatch(value) else ""

@@ -1,0 +1,386 @@
+"""Counts the gateways' access logs: what each request used, once.
+
+A gateway ships whole lines with the position from which they are (gateway.shipping). They are counted in one
+transaction with the new position, and only if the position before was the one that the gateway believes: what is
+shipped twice, or late, counts once. What is no line of a log is left out and named in ours, it holds up nothing.
+
+Everything in a line is untrusted: gateway.request_line bounds it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import Q, Sum
+from django.db.models.functions import Coalesce
+
+from endpoints.models import Endpoint, LastUse, LogPosition, TokenCount, Usage
+from endpoints.usage.adding import add
+from gateway.access_logs import Position
+from gateway.control import Shipment
+from gateway.request_line import NOBODY, NoRequestLine, Request, parse
+from iam.models import ApiKey, ServiceAccount
+
+log = logging.getLogger(__name__)
+
+KEY = ("hour", "project_id", "endpoint_id", "model_id", "subject", "status")
+SUMMED = (
+    *("requests", "prompt_tokens", "completion_tokens", "estimated", "unread", "duration_ms"),
+    *("first_byte_ms", "first_bytes", "bytes_in", "bytes_out"),
+)
+NAMES = ("endpoint_name", "model_name", "subject_name")
+KEPT_MINUTES = timedelta(minutes=30)  # for agents that ship late: nothing is decided by older ones
+KEPT_MONTHS = timedelta(days=92)
+
+
+class NotNext(Exception):
+    """These lines do not follow what is counted of this gateway's log, which is `stored`."""
+
+    def __init__(self, stored: Position) -> None:
+        super().__init__(str(stored))
+        self.stored = stored
+
+
+def ingest(gateway: str, shipment: Shipment, lines: bytes) -> Position:
+    """Count the lines of a shipment; the position after them. Raises NotNext, DatabaseError."""
+    if _stored(gateway) != shipment.after:  # before all the work
+        raise NotNext(_stored(gateway))
+    counted = Counted()
+    for line in lines.splitlines():
+        counted.take(line)
+    if counted.unreadable:
+        log.warning("%d lines of %s's access log cannot be read: %s", *counted.unreadable_of(gateway))
+    facts = _facts(counted)
+    end = Position(shipment.begin.file, shipment.begin.offset + len(lines))
+    with transaction.atomic():
+        stored = _locked(gateway)
+        if stored != shipment.after:
+            raise NotNext(stored)
+        _write(gateway, counted, facts)
+        LogPosition.objects.filter(gateway=gateway).update(
+            file=end.file, offset=end.offset, updated_at=datetime.now(UTC)
+        )
+    return end
+
+
+def elsewhere(gateway: str, now: datetime) -> dict[str, dict[str, int]]:
+    """Subject → window → tokens that all other gateways counted, for the windows that are open or have just closed."""
+    windows = {minute_of(now), minute_of(now - timedelta(minutes=1)), month_of(now)}
+    rows = (
+        TokenCount.objects.filter(window__in=windows)
+        .exclude(gateway=gateway)
+        .values_list("subject", "window")
+        .annotate(total=Sum("tokens"))
+    )
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for subject, window, total in rows:
+        found[subject][window] = total
+    return dict(found)
+
+
+def prune(now: datetime) -> None:
+    """Forget the counts of windows that are long over."""
+    minutes = Q(window__contains="T", window__lt=minute_of(now - KEPT_MINUTES))
+    months = Q(window__lt=month_of(now - KEPT_MONTHS))
+    TokenCount.objects.filter(minutes | months).delete()
+
+
+_pruned = datetime.min.replace(tzinfo=UTC)  # in this process
+
+
+def prune_at_times(now: datetime) -> None:
+    """`prune`, once in ten minutes. Raises DatabaseError."""
+    global _pruned
+    if now - _pruned > timedelta(minutes=10):
+        _pruned = now
+        prune(now)
+
+
+def minute_of(moment: datetime) -> str:
+    """The minute's window."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M")
+
+
+def month_of(moment: datetime) -> str:
+    """The month's window."""
+    return moment.astimezone(UTC).strftime("%Y-%m")
+
+
+def _stored(gateway: str) -> Position:
+    row = LogPosition.objects.filter(gateway=gateway).values_list("file", "offset").first()
+    return Position(*row) if row else Position()
+
+
+def _locked(gateway: str) -> Position:
+    rows = LogPosition.objects.filter(gateway=gateway)
+    if not rows.exists():
+        LogPosition.objects.bulk_create([LogPosition(gateway=gateway, file="")], ignore_conflicts=True)
+    return Position(*rows.select_for_update().values_list("file", "offset").get())
+
+
+# --- adding up --------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Sum:
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: int = 0
+    unread: int = 0
+    duration_ms: int = 0
+    first_byte_ms: int = 0
+    first_bytes: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+_Key = tuple[int, str, str, str, int]  # hour since 1970, endpoint, the token's project, subject, status
+
+
+@dataclass(slots=True)
+class Counted:
+    """Lines, added up. No database.
+
+    tokens     (subject or endpoint, minute since 1970) → tokens
+    last_use   (subject, endpoint) → (seconds since 1970, address)
+    passed     endpoints that took a request of a token, and the token's project: it is theirs
+    """
+
+    sums: dict[_Key, _Sum] = field(default_factory=dict)
+    tokens: dict[tuple[str, int], int] = field(default_factory=dict)
+    last_use: dict[tuple[str, str], tuple[float, str]] = field(default_factory=dict)
+    passed: dict[str, str] = field(default_factory=dict)
+    unreadable: int = 0
+    problem: str = ""
+
+    def take(self, line: bytes) -> None:
+        """Add a line of a log."""
+        try:
+            request = parse(line)
+        except NoRequestLine as problem:
+            self.unreadable += 1
+            self.problem = str(problem)[:200]
+            return
+        if request is not None:
+            self.add(request)
+
+    def add(self, request: Request) -> None:
+        """Add a request."""
+        key = (
+            int(request.at // 3600),
+            request.endpoint,
+            request.project,
+            request.subject,
+            request.status,
+        )
+        total = self.sums.get(key)
+        if total is None:
+            total = self.sums[key] = _Sum()
+        total.requests += 1
+        total.prompt_tokens += request.prompt_tokens
+        total.completion_tokens += request.completion_tokens
+        total.estimated += request.estimated
+        total.unread += request.unread
+        total.duration_ms += request.duration_ms
+        if request.first_byte_ms is not None:
+            total.first_byte_ms += request.first_byte_ms
+            total.first_bytes += 1
+        total.bytes_in += request.bytes_in
+        total.bytes_out += request.bytes_out
+        self._add_tokens(request)
+        if request.project and not request.refused:
+            self.passed[request.endpoint] = request.project
+            self._add_use(request)
+
+    def _add_tokens(self, request: Request) -> None:
+        used = request.prompt_tokens + request.completion_tokens
+        if used:
+            minute = int(request.at // 60)
+            for subject in (request.endpoint, request.subject):
+                if subject != NOBODY:
+                    self.tokens[subject, minute] = self.tokens.get((subject, minute), 0) + used
+
+    def _add_use(self, request: Request) -> None:
+        pair = (request.subject, request.endpoint)
+        if request.subject != NOBODY and self.last_use.get(pair, (0.0, ""))[0] <= request.at:
+            self.last_use[pair] = (request.at, request.client)
+
+    def unreadable_of(self, gateway: str) -> tuple[int, str, str]:
+        """For the log."""
+        return self.unreadable, gateway, self.problem
+
+    @property
+    def endpoint_ids(self) -> set[str]:
+        """All that were called."""
+        return {key[1] for key in self.sums}
+
+    @property
+    def subjects(self) -> set[str]:
+        """All that called."""
+        return {key[3] for key in self.sums if key[3] != NOBODY}
+
+
+# --- what ids are -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is known of an endpoint."""
+
+    project_id: str
+    name: str = ""
+    model_id: str = ""
+    model_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """limited: subjects and endpoints whose tokens are counted for limits."""
+
+    places: Mapping[str, _Place]
+    names: Mapping[str, str]
+    limited: Collection[str]
+
+
+def _facts(counted: Counted) -> _Facts:
+    """From the database, in a few queries whatever was shipped."""
+    places, limited = _present_places(counted.endpoint_ids)
+    gone = counted.endpoint_ids - places.keys()
+    if gone:
+        places |= _past_places(gone)
+        for endpoint_id in gone - places.keys():
+            if endpoint_id in counted.passed:
+                places[endpoint_id] = _Place(counted.passed[endpoint_id])
+    names: dict[str, str] = {}
+    for model in (ServiceAccount, ApiKey):
+        rows = model.objects.filter(id__in=counted.subjects)
+        for subject, name, minute, month in rows.values_list("id", "name", *_TOKEN_LIMITS):
+            names[subject] = name
+            if minute is not None or month is not None:
+                limited.add(subject)
+    return _Facts(places, names, limited)
+
+
+_TOKEN_LIMITS = ("tokens_per_minute", "tokens_per_month")
+_PAST = 1000
+
+
+def _present_places(endpoint_ids: Iterable[str]) -> tuple[dict[str, _Place], set[str]]:
+    """The model is that of the revision that serves, while a new one is rolled out."""
+    rows = (
+        Endpoint.objects.filter(id__in=endpoint_ids)
+        .annotate(
+            served_id=Coalesce("stable_revision__model_id", "revision__model_id"),
+            served_name=Coalesce("stable_revision__model__name", "revision__model__name"),
+        )
+        .values_list("id", "project_id", "name", "served_id", "served_name", *_TOKEN_LIMITS)
+    )
+    places, limited = {}, set()
+    for endpoint_id, project, name, model_id, model_name, minute, month in rows:
+        places[endpoint_id] = _Place(str(project), name, str(model_id or ""), model_name or "")
+        if minute is not None or month is not None:
+            limited.add(endpoint_id)
+    return places, limited
+
+
+def _past_places(endpoint_ids: Iterable[str]) -> dict[str, _Place]:
+    """Of endpoints that are deleted: as their usage was counted last."""
+    rows = Usage.objects.filter(endpoint_id__in=endpoint_ids).order_by("-hour")
+    columns = ("endpoint_id", "project_id", "endpoint_name", "model_id", "model_name")
+    return {row[0]: _Place(*row[1:]) for row in reversed(rows.values_list(*columns)[:_PAST])}
+
+
+# --- writing ----------------------------------------------------------------------------------------------
+
+
+def _write(gateway: str, counted: Counted, facts: _Facts) -> None:
+    add(Usage, _usage_rows(counted, facts), key=KEY, summed=SUMMED, latest=NAMES)
+    now = datetime.now(UTC)
+    windows: dict[tuple[str, str], int] = defaultdict(int)
+    for (subject, minute), tokens in counted.tokens.items():
+        if subject in facts.limited:
+            moment = datetime.fromtimestamp(minute * 60, UTC)
+            windows[subject, minute_of(moment)] += tokens
+            windows[subject, month_of(moment)] += tokens
+    rows = [
+        {"gateway": gateway, "subject": subject, "window": window, "tokens": tokens, "updated_at": now}
+        for (subject, window), tokens in windows.items()
+    ]
+    add(TokenCount, rows, key=("subject", "window", "gateway"), summed=("tokens",), latest=("updated_at",))
+    _write_uses({pair: use for pair, use in counted.last_use.items() if pair[0] in facts.names})
+
+
+def _usage_rows(counted: Counted, facts: _Facts) -> list[dict[str, Any]]:
+    """Requests to what was never an endpoint count nowhere."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for (hour, endpoint_id, project, caller, status), total in counted.sums.items():
+        place = facts.places.get(endpoint_id)
+        if place is None:
+            continue
+        # Another project's caller, who was told that there is no such endpoint: nobody's business here.
+        subject = caller if project in ("", place.project_id) else NOBODY
+        key = (hour, endpoint_id, subject, status)
+        row = rows.get(key)
+        if row is None:
+            row = rows[key] = {
+                "hour": datetime.fromtimestamp(hour * 3600, UTC),
+                "project_id": place.project_id,
+                "endpoint_id": endpoint_id,
+                "endpoint_name": place.name,
+                "model_id": place.model_id,
+                "model_name": place.model_name,
+                "subject": subject,
+                "subject_name": facts.names.get(subject, ""),
+                "status": status,
+            } | dict.fromkeys(SUMMED, 0)
+        for name in SUMMED:
+            row[name] += getattr(total, name)
+    return list(rows.values())
+
+
+def _write_uses(uses: Mapping[tuple[str, str], tuple[float, str]]) -> None:
+    """An older use than the one that is known changes nothing: gateways ship in any order."""
+    if not uses:
+        return
+    subjects, endpoint_ids = ({pair[place] for pair in uses} for place in (0, 1))
+    known = {
+        (subject, endpoint_id): at
+        for subject, endpoint_id, at in LastUse.objects.filter(
+            subject__in=subjects, endpoint_id__in=endpoint_ids
+        ).values_list("subject", "endpoint_id", "at")
+    }
+    newer = [
+        LastUse(subject=pair[0], endpoint_id=pair[1], address=address, at=moment)
+        for pair, (at, address) in sorted(uses.items())
+        if (moment := datetime.fromtimestamp(at, UTC)) > known.get(pair, datetime.min.replace(tzinfo=UTC))
+    ]
+    LastUse.objects.bulk_create(
+        newer,
+        update_conflicts=True,
+        unique_fields=["subject", "endpoint_id"],
+        update_fields=["address", "at"],
+    )
+    latest: dict[str, datetime] = {}
+    for use in newer:
+        latest[use.subject] = max(use.at, latest.get(use.subject, use.at))
+    for model in (ServiceAccount, ApiKey):
+        _note_use(model, latest)
+
+
+def _note_use(model: type[ServiceAccount] | type[ApiKey], latest: Mapping[str, datetime]) -> None:
+    quote = connection.ops.quote_name
+    table, used = quote(model._meta.db_table), quote("last_used_at")
+    adapt = connection.ops.adapt_datetimefield_value
+    # The names are the models' own, the values are parameters.
+    statement = f"UPDATE {table} SET {used} = %s WHERE id = %s AND ({used} IS NULL OR {used} < %s)"  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            statement, [(adapt(at), subject, adapt(at)) for subject, at in sorted(latest.items())]
+        )
