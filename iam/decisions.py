@@ -23,6 +23,7 @@ class Rule(StrEnum):
 
     UNKNOWN_ENDPOINT = "unknown_endpoint"
     PUBLIC_ENDPOINT = "public_endpoint"
+    DELETED = "deleted"
     DISABLED = "disabled"
     EXPIRED = "expired"
     BLOCKED = "blocked"
@@ -37,6 +38,7 @@ class Rule(StrEnum):
 STATUS = {
     Rule.UNKNOWN_ENDPOINT: 404,
     Rule.PUBLIC_ENDPOINT: 200,
+    Rule.DELETED: 401,
     Rule.DISABLED: 401,
     Rule.EXPIRED: 401,
     Rule.BLOCKED: 401,
@@ -110,8 +112,11 @@ def of_key(key: ApiKey, roles: Iterable[str]) -> Caller:
     )
 
 
-def decide(caller: Caller, endpoint: EndpointFacts | None, now: datetime) -> Decision:
-    """The first rule that applies. endpoint: None for an id that the caller's project does not have."""
+def decide(caller: Caller | None, endpoint: EndpointFacts | None, now: datetime) -> Decision:
+    """The first rule that applies.
+
+    caller: None for one that was deleted; endpoint: None for an id that the caller's project does not have.
+    """
     if endpoint is None:
         return _no(
             Rule.UNKNOWN_ENDPOINT,
@@ -129,7 +134,9 @@ def decide(caller: Caller, endpoint: EndpointFacts | None, now: datetime) -> Dec
     return _by_token(caller, endpoint, now)
 
 
-def _by_token(caller: Caller, endpoint: EndpointFacts, now: datetime) -> Decision:
+def _by_token(caller: Caller | None, endpoint: EndpointFacts, now: datetime) -> Decision:
+    if caller is None:
+        return _no(Rule.DELETED, _("It was deleted: what it signed in with is refused."))
     if caller.disabled:
         return _no(Rule.DISABLED, _("It is disabled: it gets no tokens, and those it had are refused."))
     if caller.expires_at is not None and caller.expires_at <= now:
@@ -176,9 +183,9 @@ def _by_right(caller: Caller, endpoint: EndpointFacts) -> Decision:
     return _yes(Rule.ROLE, sentence, caller, endpoint, role=_labels(allowing))
 
 
-def _yes(rule: Rule, sentence: str, caller: Caller, endpoint: EndpointFacts, **words: str) -> Decision:
+def _yes(rule: Rule, sentence: str, caller: Caller | None, endpoint: EndpointFacts, **words: str) -> Decision:
     limits = []
-    if caller.limited and rule is not Rule.PUBLIC_ENDPOINT:
+    if caller is not None and caller.limited and rule is not Rule.PUBLIC_ENDPOINT:
         limits.append(_("Its own limits apply: above them a call is answered with 429."))
     if endpoint.limited:
         limits.append(_("The limits of %(endpoint)s apply to all its callers together: above them, 429."))

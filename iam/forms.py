@@ -43,7 +43,7 @@ class CallerForm(forms.Form):
     scope = forms.ChoiceField(
         label=_("Endpoints"),
         choices=[(ALL, _("All of the project")), (NAMED, _("Only these"))],
-        widget=forms.RadioSelect,
+        widget=forms.RadioSelect(attrs={"class": "form-check-input"}),
         initial=ALL,
     )
     endpoints = forms.MultipleChoiceField(
