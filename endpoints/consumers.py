@@ -62,6 +62,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self.groups_joined: list[str] = []
         self.task: asyncio.Task[None] | None = None
         self.query = dict(parse_qsl(self.scope["query_string"].decode("latin-1")))
+        self.project_id = self.query.get("project")
         self.language = _language(self.scope)
         try:
             await self.authorise()
@@ -86,6 +87,8 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def authorise(self) -> None:
         """Set `self.actor`; raises Refused. Called on connect and every few seconds after."""
         self.actor = await self.in_thread(self._find_actor)
+        # A page never turns into one of another project: not when the person switches, nor when they lose this one.
+        self.project_id = self.actor.project.id
 
     def groups_wanted(self) -> list[str]:
         """The groups whose messages wake this page."""
@@ -125,7 +128,7 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     def _find_actor(self) -> Actor:
         try:
-            actor = actor_of_session(self.scope["session"].session_key, self.query.get("project"))
+            actor = actor_of_session(self.scope["session"].session_key, self.project_id)
         except SignedOut as error:
             raise Refused(SIGNED_OUT) from error
         if actor is None or not actor.may(Permission.VIEW):

@@ -42,7 +42,7 @@ _ASKED = re.compile(rb"(?:^|&)(?:follow|download)=")
 
 MOST = 200  # streams of one web process
 MOST_EACH = 10  # of one person or service account
-CHECK_S = 5.0  # between two questions whether it may go on
+CHECK_S = 3.5  # between two questions whether it may go on
 POLL_S, POLL_IDLE_S = 0.2, 1.0
 SEND_S = 60.0  # a client that takes nothing for so long is gone
 _BLOCK = 65536
