@@ -117,14 +117,7 @@ def decide(caller: Caller | None, endpoint: EndpointFacts | None, now: datetime)
 
     caller: None for one that was deleted; endpoint: None for an id that the caller's project does not have.
     """
-    if endpoint is None:
-        return _no(
-            Rule.UNKNOWN_ENDPOINT,
-            _(
-                "This project has no such endpoint. Every call to it is answered like one to another project's: 404."
-            ),
-        )
-    if not endpoint.private:
+    if endpoint is not None and not endpoint.private:
         return _yes(
             Rule.PUBLIC_ENDPOINT,
             _("Private access of %(endpoint)s is off: it needs no token, and anybody may call it."),
@@ -134,7 +127,7 @@ def decide(caller: Caller | None, endpoint: EndpointFacts | None, now: datetime)
     return _by_token(caller, endpoint, now)
 
 
-def _by_token(caller: Caller | None, endpoint: EndpointFacts, now: datetime) -> Decision:
+def _by_token(caller: Caller | None, endpoint: EndpointFacts | None, now: datetime) -> Decision:
     if caller is None:
         return _no(Rule.DELETED, _("It was deleted: what it signed in with is refused."))
     if caller.disabled:
@@ -147,6 +140,13 @@ def _by_token(caller: Caller | None, endpoint: EndpointFacts, now: datetime) -> 
             Rule.BLOCKED,
             _(
                 "The person it belongs to may not call endpoints of this project now, and so their keys may not."
+            ),
+        )
+    if endpoint is None:
+        return _no(
+            Rule.UNKNOWN_ENDPOINT,
+            _(
+                "This project has no such endpoint. Every call to it is answered like one to another project's: 404."
             ),
         )
     if caller.project_id != endpoint.project_id:
