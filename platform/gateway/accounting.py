@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
-from gateway.access_logs import START, AccessLogs, Position
+from gateway.access_logs import AccessLogs, Position
 from gateway.admin import AdminError
 from gateway.control import Elsewhere
 from gateway.process import EnvoyProcess
@@ -45,20 +45,8 @@ class Budgets(Protocol):
     def hear(self, elsewhere: Elsewhere) -> None:
         """What the control plane knows of other gateways' counts."""
 
-
-class NoBudgets:
-    """No limits: what is new when the agent starts is all that is followed."""
-
-    position = START
-
-    def count(self, requests: Iterable[Request]) -> None:
-        """Nothing."""
-
-    def save(self, position: Position) -> None:
-        """Nothing."""
-
-    def hear(self, elsewhere: Elsewhere) -> None:
-        """Nothing."""
+    def tick(self) -> None:
+        """Have Envoy refuse who has used up what they may. Raises OSError."""
 
 
 def requests_in(lines: bytes) -> list[Request]:
@@ -99,10 +87,12 @@ class Accounting(threading.Thread):
 
     def _look(self) -> None:
         self._hear()
+        self._budgets.tick()
         while (piece := self._logs.read(self._position, _PIECE)) is not None:
             self._budgets.count(requests_in(piece.lines))
             self._budgets.save(piece.end)
             self._position = piece.end
+            self._budgets.tick()
             self._shipping.wake()
         if time.monotonic() - self._tidied > _TIDY_S:
             self._tidied = time.monotonic()

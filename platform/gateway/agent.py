@@ -26,9 +26,10 @@ from types import FrameType
 from typing import Any
 
 from gateway import bootstrap, clusters, consistency, edge, files, names, snapshot
-from gateway.accounting import Accounting, NoBudgets
+from gateway.accounting import Accounting
 from gateway.admin import AdminError
 from gateway.apply import Applier, serves
+from gateway.budgets import Budgets
 from gateway.certificate import Certificate
 from gateway.connections import Counts
 from gateway.control import Control, Fetched, Shipper, Teller
@@ -84,7 +85,8 @@ class Agent:
         self.counting = Counting(options.gateway_id, self.envoy, teller, options.tell_s)
         shipper = Shipper(options.control, options.token_file, options.gateway_id)
         self.shipping = Shipping(self.envoy.access_logs, shipper)
-        self.accounting = Accounting(self.envoy.access_logs, self.envoy, NoBudgets(), self.shipping)
+        self.budgets = Budgets(options.home, self.xds)
+        self.accounting = Accounting(self.envoy.access_logs, self.envoy, self.budgets, self.shipping)
         self.resources: dict[str, Any] | None = None  # what lies on disk, whole
         self.version = ""  # the control plane's name for it
         self.pending: Fetched | None = None
@@ -124,6 +126,8 @@ class Agent:
         self.resources = files.read_snapshot(self.xds)
         if self.resources is not None:
             self.version = snapshot.version_of(self.resources)
+            self.budgets.limit(self.resources[names.LIMITS]["resources"])
+        self.budgets.prepare()
         if self.envoy.adopt():
             running = self.envoy.running
             log.info("adopted the running Envoy pid=%s", running.pid if running else "?")
@@ -232,6 +236,7 @@ class Agent:
         else:
             self.applier.store(fetched.resources)
         self.resources, self.version = fetched.resources, fetched.version
+        self.budgets.limit(self.resources[names.LIMITS]["resources"])
         self.poller.tell(rejected="")
         self._status.pop("rejected", None)
         self._note_applied()

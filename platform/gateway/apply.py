@@ -30,14 +30,14 @@ class Refusal:
 
 
 def steps(old: Resources | None, new: Resources) -> list[tuple[str, Json]]:
-    """The files to write, in order, with the content of each. Nothing for what is already there."""
+    """Envoy's files to write, in order, with the content of each. Nothing for what is already there."""
     if old is None:
-        return [(name, new[name]) for name in names.FILES]
+        return [(name, new[name]) for name in names.ENVOY_FILES]
     plan: list[tuple[str, Json]] = []
     union = _with_leaving(old[names.CLUSTERS], new[names.CLUSTERS])
     if union["version_info"] != old[names.CLUSTERS]["version_info"]:
         plan.append((names.CLUSTERS, union))
-    for name in names.FILES[1:]:
+    for name in names.ENVOY_FILES[1:]:
         if new[name]["version_info"] != old[name]["version_info"]:
             plan.append((name, new[name]))
     if union["version_info"] != new[names.CLUSTERS]["version_info"]:
@@ -88,6 +88,8 @@ class Applier:
             if refusal is not None:
                 self._restore(old, new)
                 return refusal
+        if new[names.LIMITS] != old[names.LIMITS]:
+            files.write_json(self._directory / names.LIMITS, new[names.LIMITS])
         return None
 
     def _put(self, name: str, content: Json) -> Refusal | None:
@@ -107,7 +109,7 @@ class Applier:
 
     def _restore(self, old: Resources, new: Resources) -> None:
         """Routes before clusters: none may lead to a cluster that goes. Envoy has had all of this before."""
-        for name in reversed(names.FILES):
+        for name in reversed(names.ENVOY_FILES):
             files.write_json(self._directory / name, old[name])
             deadline = time.monotonic() + _PATIENCE_S
             while (
@@ -122,4 +124,4 @@ def serves(admin: Admin, resources: Resources) -> bool:
         versions = admin.versions()
     except AdminError:
         return False
-    return all(versions.get(name) == resources[name]["version_info"] for name in names.FILES)
+    return all(versions.get(name) == resources[name]["version_info"] for name in names.ENVOY_FILES)

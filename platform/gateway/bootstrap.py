@@ -159,6 +159,7 @@ def _filters(*, body_limit: bool) -> list[Json]:
         _discovered(names.ACCESS_FILTER, names.ACCESS, "rbac.v3.RBAC"),
         {"name": names.RBAC_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC"}},
         _discovered(names.ROLES_FILTER, names.ROLES, "rbac.v3.RBAC"),
+        _discovered(names.DENIALS_FILTER, names.DENIALS, "rbac.v3.RBAC"),
         _discovered(names.CALLERS_FILTER, names.CALLERS, "rbac.v3.RBAC"),
         *request_limits.limiters(),
     ]

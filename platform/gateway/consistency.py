@@ -38,6 +38,12 @@ def _problems(resources: Mapping[str, Json]) -> Iterator[str]:
     yield from (f"cluster {name} is there {n} times" for name, n in counts.items() if n > 1)
     yield from (f"cluster {c['name']} has no address" for c in clusters if not _has_address(c))
     yield from _route_problems(resources[names.ROUTES], set(counts))
+    yield from (
+        f"the token limits of {entry['subject']} are no numbers"
+        for entry in resources[names.LIMITS]["resources"]
+        if not all(entry[w] is None or isinstance(entry[w], int) for w in (names.MINUTE, names.MONTH))
+        or entry["kind"] not in (names.CALLER, names.ENDPOINT)
+    )
     for file, filter_name in (
         (names.TOKENS, names.TOKEN_FILTER),
         (names.ACCESS, names.ACCESS_FILTER),

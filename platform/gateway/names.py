@@ -10,8 +10,11 @@ CORS = "cors.json"
 ACCESS = "access.json"
 ROLES = "roles.json"
 CALLERS = "callers.json"
+LIMITS = "limits.json"
+DENIALS = "denials.json"  # the agent's own, in no snapshot
 # Clusters first: routes lead to them.
-FILES = (CLUSTERS, TOKENS, ACCESS, ROLES, CALLERS, BODY_LIMIT, CORS, ROUTES)
+ENVOY_FILES = (CLUSTERS, TOKENS, ACCESS, ROLES, CALLERS, BODY_LIMIT, CORS, ROUTES)
+FILES = (*ENVOY_FILES, LIMITS)  # of a snapshot; the last is for the agent
 
 ROUTE_CONFIG = "endpoints"  # the RDS resource's name
 TOKEN_FILTER = "berth.tokens"  # noqa: S105 - a filter's name
@@ -20,6 +23,7 @@ CORS_FILTER = "berth.cors"
 ACCESS_FILTER = "berth.access"
 ROLES_FILTER = "berth.roles"
 CALLERS_FILTER = "berth.callers"
+DENIALS_FILTER = "berth.denials"
 RBAC_FILTER = "envoy.filters.http.rbac"
 
 # Clusters and routes that belong to no endpoint; an endpoint's are called by its id, which starts with "me-".

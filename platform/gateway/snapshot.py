@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gateway import clusters, filters, names, request_limits, routes
+from gateway import clusters, denials, filters, names, request_limits, routes
 from gateway.targets import EndpointTarget, GatewayTargets, address_text
 
 Json = dict[str, Any]
@@ -55,6 +55,7 @@ def build(targets: GatewayTargets) -> Snapshot:
         names.CALLERS: _file([request_limits.table(targets.callers)]),
         names.BODY_LIMIT: _file([filters.body_limit(targets.max_request_bytes)]),
         names.CORS: _file([filters.cors(targets.console_origin)]),
+        names.LIMITS: _file(denials.limits(targets.callers, endpoints)),
     }
     digests = {e.endpoint_id: endpoint_digest(e) for e in endpoints}
     addresses = frozenset(address_text(r.host, r.port) for e in served for r in e.replicas)

@@ -1,0 +1,183 @@
+"""Tokens a minute and a month, of callers and endpoints: counted by the agent, refused by Envoy.
+
+Every gateway counts what its own access log says, and hears from the control plane what the others have counted. The
+counts are kept on disk together with the position in the log up to which they go, in one file that is replaced as a
+whole: whoever is killed, each line counts once. Who has reached a limit is refused until its window ends, also while
+the control plane is away.
+
+A window is a minute or a calendar month, UTC; a request belongs to the one in which it ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway import denials, files, names
+from gateway.access_logs import START, Position
+from gateway.denials import Denial
+from gateway.request_line import NOBODY, Request
+
+Json = dict[str, Any]
+Counts = dict[str, dict[str, int]]  # window → subject → tokens
+
+FILE = "budgets.json"
+_KEPT_MINUTES = 3  # what a restart may still be told of
+
+log = logging.getLogger("gateway")
+
+
+def minute_of(at: float) -> str:
+    """ "2026-11-22T10:15", of a time in seconds since 1970."""
+    return time.strftime("%Y-%m-%dT%H:%M", time.gmtime(at))
+
+
+class Budgets:
+    """Those of one gateway. Used by one thread, but for `limit`.
+
+    home   where the counts are kept
+    xds    where Envoy reads its denials
+    clock  seconds since 1970
+    """
+
+    def __init__(self, home: Path, xds: Path, clock: Callable[[], float] = time.time) -> None:
+        self._file = home / FILE
+        self._denials = xds / names.DENIALS
+        self._clock = clock
+        self._position = START
+        self._counts: Counts = {}
+        self._elsewhere: Counts = {}
+        self._read()
+        self._limits: tuple[Json, ...] | None = None  # not told yet
+        self._judged: Any = None  # what the denials were decided from
+        self._written: frozenset[Denial] | None = None
+        self._changes = 0
+        self._names: dict[int, str] = {}  # of minutes, by their number
+
+    # --- counting -----------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> Position:
+        """What of the log is counted, as of the last `save`."""
+        return self._position
+
+    def count(self, requests: Iterable[Request]) -> None:
+        """Add what they used."""
+        for request in requests:
+            tokens = request.prompt_tokens + request.completion_tokens
+            if not tokens:
+                continue
+            minute = self._minute(request.at)
+            for window in (minute, minute[:7]):
+                counts = self._counts.setdefault(window, {})
+                counts[request.endpoint] = counts.get(request.endpoint, 0) + tokens
+                if request.subject != NOBODY:
+                    counts[request.subject] = counts.get(request.subject, 0) + tokens
+        self._changes += 1
+
+    def save(self, position: Position) -> None:
+        """Keep what is counted together with the position up to which it is. Raises OSError."""
+        self._forget()
+        kept = {
+            "file": position.file,
+            "offset": position.offset,
+            "counts": self._counts,
+            "elsewhere": self._elsewhere,
+        }
+        files.write_json(self._file, kept)
+        self._position = position
+
+    def hear(self, elsewhere: Mapping[str, Mapping[str, int]]) -> None:
+        """What other gateways have counted by now: subject → window → tokens. It is on disk after the next `save`."""
+        for subject, windows in elsewhere.items():
+            for window, tokens in windows.items():
+                self._elsewhere.setdefault(window, {})[subject] = int(tokens)
+        self._changes += 1
+
+    # --- refusing -----------------------------------------------------------------------------------------
+
+    def limit(self, limits: Iterable[Json]) -> None:
+        """From now on these (see denials.limits); called from another thread."""
+        self._limits = tuple(limits)
+
+    def denied(self, now: float) -> frozenset[tuple[str, str]]:
+        """Who has used up what: (subject, names.MINUTE or names.MONTH)."""
+        return frozenset((item.subject, item.window) for item in self._denied(now))
+
+    def tick(self) -> None:
+        """Have Envoy refuse who has reached a limit, and nobody else. Raises OSError; then the next one tries again."""
+        limits, now = self._limits, self._clock()
+        ground = (self._changes, limits, minute_of(now))
+        if limits is None or ground == self._judged:
+            return
+        self._write(self._denied(now))
+        self._judged = ground
+
+    def prepare(self) -> None:
+        """For an Envoy that is about to start: it does not without the file. Raises OSError."""
+        if self._limits is not None:
+            self._write(self._denied(self._clock()))
+        elif not self._denials.exists():
+            self._write(())
+
+    def _denied(self, now: float) -> Iterator[Denial]:
+        minute = minute_of(now)
+        for entry in self._limits or ():
+            for name, window in ((names.MINUTE, minute), (names.MONTH, minute[:7])):
+                limit = entry[name]
+                if limit and self._used(entry["subject"], window) >= limit:
+                    yield Denial(entry["subject"], entry["kind"], name, limit)
+
+    def _used(self, subject: str, window: str) -> int:
+        return sum(counts.get(window, {}).get(subject, 0) for counts in (self._counts, self._elsewhere))
+
+    def _write(self, denied: Iterable[Denial]) -> None:
+        wanted = frozenset(denied)
+        if wanted != self._written:
+            resources = [denials.extension(wanted)]
+            version = hashlib.sha256(json.dumps(resources).encode()).hexdigest()[:16]
+            files.write_json(self._denials, {"version_info": version, "resources": resources})
+            self._written = wanted
+
+    # --- details ------------------------------------------------------------------------------------------
+
+    def _minute(self, at: float) -> str:
+        number = int(at // 60)
+        name = self._names.get(number)
+        if name is None:
+            self._names = {number: minute_of(at)} if len(self._names) > 100 else self._names
+            name = self._names.setdefault(number, minute_of(at))
+        return name
+
+    def _forget(self) -> None:
+        """Windows that no limit asks for any more. A month is kept for as long as the next one lasts: clocks differ."""
+        now = self._clock()
+        oldest_minute = minute_of(now - 60 * _KEPT_MINUTES)
+        oldest_month = minute_of(now - 27 * 86400)[:7]
+        for counts in (self._counts, self._elsewhere):
+            for window in [w for w in counts if w < (oldest_minute if len(w) > 7 else oldest_month)]:
+                del counts[window]
+
+    def _read(self) -> None:
+        kept = files.read_json(self._file)
+        if kept is None and not self._file.exists():
+            return
+        try:
+            self._position = Position(str(kept["file"]), int(kept["offset"]))
+            self._counts = _counts(kept["counts"])
+            self._elsewhere = _counts(kept["elsewhere"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            log.error("%s cannot be read, counting anew from the log that is there: %s", self._file, error)
+            self._position, self._counts, self._elsewhere = START, {}, {}
+
+
+def _counts(kept: Mapping[str, Mapping[str, int]]) -> Counts:
+    return {
+        str(window): {str(subject): int(tokens) for subject, tokens in counts.items()}
+        for window, counts in kept.items()
+    }

@@ -1,0 +1,221 @@
+"""Token limits: what is counted, what is kept, and when who is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import budgets, denials, names
+from gateway.access_logs import START, Position
+from gateway.budgets import Budgets, minute_of
+from gateway.denials import Denial
+from gateway.request_line import Request
+from gateway.targets import Caller, Limits
+from tests.unit.test_gateway_snapshot import ready
+
+NOON = datetime(2026, 11, 22, 12, 0, 10, tzinfo=UTC).timestamp()
+REQUEST = Request(
+    at=NOON,
+    endpoint="me-a",
+    project="p1",
+    subject="sa-1",
+    status=200,
+    prompt_tokens=30,
+    completion_tokens=12,
+    estimated=False,
+    unread=False,
+    duration_ms=5,
+    first_byte_ms=4,
+    bytes_in=1,
+    bytes_out=1,
+    client="127.0.0.1",
+    refused=False,
+)
+AFTER = Position("00000000000000000001-a.log", 100)
+
+
+class Clock:
+    now = NOON
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Home:
+    """A gateway's home, whose agents live one after the other."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.clock = Clock()
+        self.limits = denials.limits(
+            [Caller("sa-1", Limits(tokens_per_minute=100)), Caller("key-1", Limits(tokens_per_month=1000))],
+            [ready("me-a", 1, limits=Limits(tokens_per_month=2000))],
+        )
+
+    def agent(self) -> Budgets:
+        agent = Budgets(self.path, self.path, self.clock)
+        agent.limit(self.limits)
+        agent.prepare()
+        return agent
+
+    def refusals(self) -> dict[str, str]:
+        """What Envoy is told: the table's key → the denial's name."""
+        document = json.loads((self.path / names.DENIALS).read_text())
+        return {
+            key: name for key, name in _verdicts(document["resources"][0]["typed_config"]) if name != "within"
+        }
+
+
+def _verdicts(node: Any, key: str = "") -> list[tuple[str, str]]:
+    if isinstance(node, dict):
+        if node.get("@type", "").endswith("rbac.v3.Action"):
+            return [(key, node["name"])]
+        found = []
+        for name, value in node.items():
+            known = name.startswith(("sa-", "key-", "/v1/"))
+            found += _verdicts(value, name if known else "" if name == "on_no_match" else key)
+        return found
+    return [item for value in node for item in _verdicts(value, key)] if isinstance(node, list) else []
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def test_who_reaches_a_limit_is_refused_until_the_window_ends(home: Home) -> None:
+    agent = home.agent()
+    agent.count([REQUEST, REQUEST])
+    agent.tick()
+    assert home.refusals() == {}
+    agent.count([REQUEST])
+    agent.tick()
+    assert home.refusals() == {"sa-1": "caller:minute:100"}
+    assert agent.denied(NOON) == {("sa-1", names.MINUTE)}
+    home.clock.now = NOON + 49.9
+    agent.tick()
+    assert home.refusals() == {"sa-1": "caller:minute:100"}
+    home.clock.now = NOON + 50
+    agent.tick()
+    assert home.refusals() == {}
+
+
+def test_a_month_is_told_of_rather_than_a_minute_and_ends_with_the_month(home: Home) -> None:
+    home.limits = denials.limits([Caller("sa-1", Limits(tokens_per_minute=1, tokens_per_month=40))], [])
+    agent = home.agent()
+    agent.count([REQUEST])
+    agent.tick()
+    assert home.refusals() == {"sa-1": "caller:month:40"}
+    home.clock.now = datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC).timestamp()
+    agent.tick()
+    assert home.refusals() == {"sa-1": "caller:month:40"}
+    home.clock.now += 1
+    agent.tick()
+    assert home.refusals() == {}
+
+
+def test_an_endpoint_counts_all_its_callers_and_those_without_a_name(home: Home) -> None:
+    agent = home.agent()
+    agent.count([replace(REQUEST, subject=f"sa-{n}", prompt_tokens=400) for n in range(2, 5)])
+    agent.count([replace(REQUEST, subject="", prompt_tokens=800)])
+    agent.tick()
+    path = "/v1/me-a"
+    assert home.refusals() == dict.fromkeys((path, path + "/", path + "?"), "endpoint:month:2000")
+    assert ("", names.MONTH) not in agent.denied(NOON)
+
+
+def test_a_request_belongs_to_the_minute_in_which_it_ended(home: Home) -> None:
+    agent = home.agent()
+    agent.count([replace(REQUEST, at=NOON - 11, prompt_tokens=500)])
+    agent.tick()
+    assert home.refusals() == {}
+
+
+def test_counts_and_position_survive_together(home: Home) -> None:
+    agent = home.agent()
+    agent.count([replace(REQUEST, subject="key-1", prompt_tokens=600)])
+    agent.save(AFTER)
+    agent.count([replace(REQUEST, subject="key-1", prompt_tokens=600)])  # and is killed
+    again = home.agent()
+    assert again.position == AFTER
+    assert again.denied(NOON) == frozenset()
+    again.count([replace(REQUEST, subject="key-1", prompt_tokens=600)])  # the same line
+    assert again.denied(NOON) == {("key-1", names.MONTH)}
+    again.save(Position(AFTER.file, 200))
+    assert home.agent().denied(NOON) == {("key-1", names.MONTH)}
+    assert home.refusals() == {"key-1": "caller:month:1000"}
+
+
+def test_a_month_survives_weeks_in_which_minutes_are_forgotten(home: Home) -> None:
+    agent = home.agent()
+    agent.count([replace(REQUEST, at=NOON - 21 * 86400, subject="key-1", prompt_tokens=1000)])
+    agent.save(AFTER)
+    kept = json.loads((home.path / budgets.FILE).read_text())["counts"]
+    assert set(kept) == {"2026-11"}
+    assert home.agent().denied(NOON) == {("key-1", names.MONTH)}
+
+
+def test_old_windows_are_forgotten(home: Home) -> None:
+    agent = home.agent()
+    agent.count([REQUEST])
+    home.clock.now = datetime(2027, 2, 1, tzinfo=UTC).timestamp()
+    agent.save(AFTER)
+    assert json.loads((home.path / budgets.FILE).read_text())["counts"] == {}
+
+
+def test_what_other_gateways_counted_is_added_and_never_twice(home: Home) -> None:
+    agent = home.agent()
+    agent.count([replace(REQUEST, subject="key-1", prompt_tokens=300)])
+    for _ in range(3):
+        agent.hear({"key-1": {"2026-11": 600, minute_of(NOON): 600}})
+    assert agent.denied(NOON) == frozenset()
+    agent.hear({"key-1": {"2026-11": 700}})
+    assert agent.denied(NOON) == {("key-1", names.MONTH)}
+    agent.save(AFTER)
+    assert home.agent().denied(NOON) == {("key-1", names.MONTH)}
+
+
+def test_a_raised_limit_lets_pass_at_once(home: Home) -> None:
+    agent = home.agent()
+    agent.count([REQUEST] * 3)
+    agent.tick()
+    agent.limit(denials.limits([Caller("sa-1", Limits(tokens_per_minute=1000))], []))
+    agent.tick()
+    assert home.refusals() == {}
+
+
+def test_an_agent_without_a_snapshot_leaves_an_envoys_denials_alone(home: Home) -> None:
+    first = home.agent()
+    first.count([REQUEST] * 3)
+    first.tick()
+    blind = Budgets(home.path, home.path, home.clock)
+    blind.prepare()
+    blind.tick()
+    assert home.refusals() == {"sa-1": "caller:minute:100"}
+
+
+def test_a_damaged_file_is_counted_anew(home: Home) -> None:
+    agent = home.agent()
+    agent.count([REQUEST])
+    agent.save(AFTER)
+    for damage in ("{", "[]", '{"file": 1}', '{"file": "a", "offset": 1, "counts": {"2026-11": 3}}'):
+        (home.path / budgets.FILE).write_text(damage)
+        assert home.agent().position == START
+
+
+def test_nothing_is_written_where_nothing_changed(home: Home) -> None:
+    agent = home.agent()
+    before = (home.path / names.DENIALS).stat().st_ino
+    agent.count([REQUEST])
+    agent.tick()
+    assert (home.path / names.DENIALS).stat().st_ino == before
+
+
+def test_a_filter_for_nobody_asks_nothing() -> None:
+    assert "matcher" not in denials.extension(())["typed_config"]
+    assert "matcher" in denials.extension([Denial("sa-1", names.CALLER, names.MINUTE, 5)])["typed_config"]
