@@ -1,0 +1,263 @@
+"""The access log: what a line says, and how its files are followed, shipped and removed."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.access_logs import START, AccessLogs, Piece, Position
+from gateway.control import ControlAway, Shipment, Shipped
+from gateway.request_line import NOBODY, NoRequestLine, Request, parse
+from gateway.shipping import Shipping
+from tests.support_access_log import ENDPOINT, line
+
+AT = datetime(2026, 11, 22, 10, 15, 59, 990_000, tzinfo=UTC)
+
+
+def request(**fields: Any) -> Request:
+    found = parse(line(AT, **fields))
+    assert found is not None
+    return found
+
+
+# ---- a line
+
+
+def test_a_request_belongs_to_the_moment_at_which_it_ended() -> None:
+    found = request(duration_ms=20)
+    assert datetime.fromtimestamp(found.at, UTC) == datetime(2026, 11, 22, 10, 16, 0, 10_000, tzinfo=UTC)
+    assert (found.endpoint, found.project, found.subject) == (ENDPOINT, "p1", "sa-1")
+    assert (found.status, found.duration_ms, found.first_byte_ms, found.client) == (200, 20, 15, "192.0.2.7")
+    assert (found.bytes_in, found.bytes_out, found.refused) == (100, 300, False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        # What the model server said. (prompt, completion, estimated, unread)
+        ({"usage": {"prompt_tokens": 9, "completion_tokens": 2}}, (9, 2, False, False)),
+        ({"usage": {"prompt_tokens": 9}}, (9, 0, False, False)),
+        ({"usage": {"prompt_tokens": 9.0, "completion_tokens": 2.0}}, (9, 2, False, False)),
+        # Broken off after the server had said something: what came after that is added.
+        ({"usage": {"prompt_tokens": 9, "completion_tokens": 2, "events": 5}}, (9, 7, True, False)),
+        # A stream that said nothing, and one that broke off before its first event.
+        ({"usage": {"events": 7}, "bytes_in": 101}, (26, 7, True, False)),
+        ({"usage": {"events": 0}, "status": 200}, (25, 0, True, False)),
+        # An answer that says nothing or could not be read (compressed): by the path.
+        ({"usage": None}, (25, 75, True, False)),
+        ({"usage": None, "path": "/v1/embeddings"}, (25, 0, True, False)),
+        ({"usage": None, "path": "/rerank"}, (25, 0, True, False)),
+        ({"usage": None, "path": "/v1/models", "method": "GET"}, (0, 0, False, False)),
+        ({"usage": None, "path": "/v2/models/resnet/infer"}, (0, 0, False, False)),
+        # The caller went away while the model server worked on the prompt.
+        ({"usage": None, "status": 0, "bytes_out": 0}, (25, 0, True, False)),
+        ({"usage": {"unread": True}}, (0, 0, False, True)),
+        # Nobody computed anything.
+        ({"usage": None, "status": 500}, (0, 0, False, False)),
+        ({"usage": None, "status": 429, "replica": None}, (0, 0, False, False)),
+    ],
+)
+def test_tokens_are_the_model_servers_or_an_estimate(fields: Any, tokens: Any) -> None:
+    found = request(**fields)
+    assert (found.prompt_tokens, found.completion_tokens, found.estimated, found.unread) == tokens
+
+
+def test_a_token_that_was_not_accepted_names_nobody() -> None:
+    refused = request(status=401, replica=None, details="rbac", usage=None)
+    assert (refused.subject, refused.project, refused.refused) == (NOBODY, "", True)
+    # That the model server itself asks for a password is its own answer.
+    own = request(status=401, usage=None)
+    assert (own.subject, own.refused) == ("sa-1", False)
+
+
+@pytest.mark.parametrize(
+    "name", ["unknown-endpoint", "control-plane", "preflight", None, "me-x\u0000y", "me-" + "a" * 50]
+)
+def test_what_is_no_endpoint_is_no_request(name: str | None) -> None:
+    assert parse(line(endpoint=name)) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"endpoint":"me-1"}', b"[" * 100_000),
+        *(
+            line(**fields)
+            for fields in (
+                {"status": "x"},
+                {"status": 70_000},
+                {"duration_ms": -1},
+                {"bytes_in": 1e300},
+                {"bytes_in": float("nan")},
+                {"time": "yesterday"},
+                {"usage": {"prompt_tokens": -5}},
+                {"usage": "many"},
+                {"usage": {"events": 2**80}},
+            )
+        ),
+    ],
+)
+def test_what_is_no_line_is_refused_and_nothing_else_happens(text: bytes) -> None:
+    with pytest.raises(NoRequestLine):
+        parse(text)
+
+
+def test_what_is_odd_in_a_name_does_not_get_into_the_database() -> None:
+    found = request(sub="sa-\u0000", project="p 1", client="nobody knows; it")
+    assert (found.subject, found.project, found.client) == (NOBODY, "", "")
+
+
+# ---- the files
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> AccessLogs:
+    return AccessLogs(tmp_path)
+
+
+def write(tmp_path: Path, text: bytes) -> None:
+    """As Envoy does: it opens the link when it starts, and when it is told to."""
+    with (tmp_path / "access.log").open("ab") as file:
+        file.write(text)
+
+
+def everything(logs: AccessLogs, position: Position = START, limit: int = 100) -> Iterator[bytes]:
+    while (piece := logs.read(position, limit)) is not None:
+        assert len(piece.lines) == piece.end.offset - piece.begin.offset
+        assert piece.lines.endswith(b"\n")
+        yield from piece.lines.splitlines()
+        position = piece.end
+
+
+def test_lines_of_all_files_are_read_once_and_torn_ones_stay_alone(logs: AccessLogs, tmp_path: Path) -> None:
+    logs.begin()
+    write(tmp_path, b"1\n2\n3 is to")
+    assert list(everything(logs)) == [b"1", b"2"]
+    write(tmp_path, b"rn\n4, a very long one " + b"x" * 500 + b"\n5 is never finis")
+    assert [text[:1] for text in everything(logs, limit=8)] == [b"1", b"2", b"3", b"4"]
+    logs.begin()  # another Envoy
+    assert not logs.is_open()
+    write(tmp_path, b"6\n")
+    assert logs.is_open()
+    logs.begin()  # one that logs nothing
+    write(tmp_path, b"")
+    logs.begin()
+    write(tmp_path, b"7\n")
+    assert [text[:1] for text in everything(logs)] == [b"1", b"2", b"3", b"4", b"6", b"7"]
+    names = logs.files()
+    assert len(set(names)) == 4
+    assert names == sorted(names)
+
+
+def test_files_keep_their_order_when_the_clock_goes_back(
+    logs: AccessLogs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for moment in (5_000, 3_000, 3_000):
+        monkeypatch.setattr("gateway.access_logs.time.time_ns", lambda now=moment: now)
+        logs.begin()
+        write(tmp_path, b"%d\n" % moment)
+    assert list(everything(logs)) == [b"5000", b"3000", b"3000"]
+    assert len(set(logs.files())) == 3
+
+
+def test_reading_goes_on_behind_a_file_that_is_gone(logs: AccessLogs, tmp_path: Path) -> None:
+    for text in (b"1\n", b"2\n", b"3\n"):
+        logs.begin()
+        write(tmp_path, text)
+    first, second, _ = logs.files()
+    logs.remove(second)
+    logs.remove(second)
+    assert list(everything(logs, Position(first, 2))) == [b"3"]
+    assert list(everything(logs, Position(second, 2))) == [b"3"]
+
+
+# ---- shipping
+
+
+class ControlPlane:
+    """Counts as endpoints.usage.ingest does. fails: what happens to the shipments, one after the other."""
+
+    def __init__(self, *fails: str) -> None:
+        self.lines: list[bytes] = []
+        self.stored = START
+        self.fails = iter(fails)
+
+    def ship(self, piece: Piece, after: Position) -> Shipped:
+        what = next(self.fails, "")
+        if what == "away":
+            raise ControlAway("connection refused")
+        shipment = Shipment.of(Shipment(piece.begin, after).headers())
+        taken = shipment.after == self.stored
+        if taken:
+            self.lines += piece.lines.splitlines()
+            self.stored = piece.end
+        if what == "lost":
+            raise ControlAway("the answer was lost")
+        return Shipped(taken, self.stored, {})
+
+
+def ship_all(shipping: Shipping) -> None:
+    while True:
+        try:
+            if not shipping.ship():
+                return
+        except ControlAway:
+            continue
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_line_counts_once_whatever_fails(logs: AccessLogs, tmp_path: Path, seed: int) -> None:
+    """Answers are lost, the control plane is away, the agent is killed and started again, Envoy as well."""
+    dice = random.Random(seed)
+    plane = ControlPlane(*dice.choices(["", "away", "lost"], [3, 1, 1], k=40))
+    shipping = Shipping(logs, plane)  # type: ignore[arg-type]
+    number = itertools.count()
+    logs.begin()
+    for _ in range(30):
+        write(tmp_path, b"".join(b"%d\n" % next(number) for _ in range(dice.randrange(6))))
+        if dice.random() < 0.2:
+            write(tmp_path, b"torn")
+            logs.begin()
+        if dice.random() < 0.3:
+            shipping = Shipping(logs, plane)  # type: ignore[arg-type]
+        if dice.random() < 0.7:
+            ship_all(shipping)
+    write(tmp_path, b"")
+    ship_all(shipping)
+    assert plane.lines == [b"%d" % one for one in range(next(number))]
+
+
+def test_a_database_that_went_back_counts_again_from_where_it_is(logs: AccessLogs, tmp_path: Path) -> None:
+    plane = ControlPlane()
+    shipping = Shipping(logs, plane)  # type: ignore[arg-type]
+    logs.begin()
+    write(tmp_path, b"1\n")
+    ship_all(shipping)
+    saved = (list(plane.lines), plane.stored)
+    write(tmp_path, b"2\n")
+    ship_all(shipping)
+    plane.lines, plane.stored = saved  # a backup is put back
+    write(tmp_path, b"3\n")
+    ship_all(shipping)
+    assert plane.lines == [b"1", b"2", b"3"]
+
+
+def test_a_shipment_that_comes_late_is_not_counted_again(logs: AccessLogs, tmp_path: Path) -> None:
+    plane = ControlPlane()
+    shipping = Shipping(logs, plane)  # type: ignore[arg-type]
+    logs.begin()
+    write(tmp_path, b"1\n")
+    late = logs.read(START, 100)
+    assert late is not None
+    ship_all(shipping)
+    logs.begin()
+    write(tmp_path, b"2\n")
+    ship_all(shipping)
+    assert not plane.ship(late, START).taken
+    assert plane.lines == [b"1", b"2"]

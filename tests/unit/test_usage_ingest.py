@@ -1,0 +1,246 @@
+"""Access logs are counted once, for whom they should be, and nothing that stands in them holds the counting up."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import DatabaseError
+from django.test import Client
+
+from config.keyfiles import read_or_create
+from endpoints.models import Endpoint, LastUse, LogPosition, TokenCount, Usage
+from endpoints.usage import ingest
+from gateway.access_logs import Position
+from gateway.control import Shipment
+from iam.actors import Actor
+from iam.models import ApiKey, Project, ServiceAccount
+from tests.support_access_log import line
+from tests.support_endpoints import load_data, new_endpoint
+
+pytestmark = pytest.mark.django_db
+AT = datetime(2026, 11, 22, 10, 30, 5, tzinfo=UTC)
+FILE = "01795392000000000000-abcdef01.log"
+
+
+@pytest.fixture
+def endpoint(editor_actor: Actor) -> Endpoint:
+    load_data()
+    return new_endpoint(editor_actor)
+
+
+@pytest.fixture
+def account(endpoint: Endpoint) -> ServiceAccount:
+    return ServiceAccount.objects.create(project=endpoint.project, name="robot", tokens_per_month=1_000)
+
+
+def send(*lines: bytes, gateway: str = "gw-1", file: str = FILE) -> Position:
+    """As the next piece of the gateway's log."""
+    row = LogPosition.objects.filter(gateway=gateway).first()
+    after = Position(row.file, row.offset) if row else Position()
+    begin = after if after.file == file else Position(file)
+    return ingest.ingest(gateway, Shipment(begin, after), b"".join(lines))
+
+
+def call(
+    endpoint: Endpoint, account: ServiceAccount | ApiKey | None, at: datetime = AT, **fields: Any
+) -> bytes:
+    who = {"sub": account and account.id, "project": account and str(account.project_id)}
+    return line(at, endpoint=endpoint.id, **{**who, **fields})
+
+
+def rows(**only: Any) -> list[Usage]:
+    return list(Usage.objects.filter(**only).order_by("hour", "status", "subject"))
+
+
+# ---- what is counted
+
+
+def test_requests_are_added_up_by_hour_caller_and_answer(endpoint: Endpoint, account: ServiceAccount) -> None:
+    good = [call(endpoint, account) for _ in range(3)]
+    send(
+        *good,
+        call(endpoint, account, status=500, usage=None),
+        call(endpoint, account, AT - timedelta(hours=1)),
+    )
+    send(call(endpoint, account, usage={"events": 5}, first_byte_ms=None))
+    send(call(endpoint, account, usage={"unread": True}, bytes_out=3_000_000), gateway="gw-2")
+    earlier, ok, bad = rows()
+    assert (earlier.hour, earlier.requests) == (AT.replace(hour=9, minute=0, second=0), 1)
+    assert (ok.hour, ok.status, ok.requests) == (AT.replace(minute=0, second=0), 200, 5)
+    assert (ok.prompt_tokens, ok.completion_tokens, ok.estimated, ok.unread) == (3 * 9 + 25, 3 * 2 + 5, 1, 1)
+    assert (ok.duration_ms, ok.first_byte_ms, ok.first_bytes) == (5 * 20, 4 * 15, 4)
+    assert (ok.bytes_in, ok.bytes_out) == (500, 4 * 300 + 3_000_000)
+    assert (bad.status, bad.requests, bad.prompt_tokens) == (500, 1, 0)
+    assert endpoint.revision is not None
+    model = endpoint.revision.model
+    assert (ok.project_id, ok.endpoint_name) == (str(endpoint.project_id), endpoint.name)
+    assert (ok.model_id, ok.model_name) == (str(model.id), model.name)
+    assert (ok.subject, ok.subject_name) == (account.id, "robot")
+
+
+def test_names_follow_and_what_was_used_outlives_its_endpoint(
+    endpoint: Endpoint, account: ServiceAccount
+) -> None:
+    send(call(endpoint, account))
+    Endpoint.objects.filter(pk=endpoint.pk).update(name="renamed")
+    send(call(endpoint, account))
+    Endpoint.objects.filter(pk=endpoint.pk).delete()
+    account.delete()
+    send(call(endpoint, account, sub="sa-gone", project=str(endpoint.project_id)))
+    assert [(row.requests, row.endpoint_name) for row in rows()] == [(2, "renamed"), (1, "renamed")]
+    # One that was deleted before anything of it was counted: its callers' project is its own.
+    unheard = "me-00000000-0000-4000-8000-00000000dead"
+    own = {"endpoint": unheard, "project": str(endpoint.project_id)}
+    send(line(AT, **own), line(AT, **{**own, "project": None, "sub": None}))
+    assert sum(row.requests for row in rows(endpoint_id=unheard)) == 2
+
+
+def test_refusals_count_for_the_endpoint_and_name_no_stranger(
+    endpoint: Endpoint, account: ServiceAccount, other_project: Project
+) -> None:
+    stranger = ServiceAccount.objects.create(project=other_project, name="stranger")
+    nothing: dict[str, Any] = {"usage": None, "replica": None, "first_byte_ms": None, "attempts": 0}
+    send(
+        call(endpoint, account, status=401, **nothing),
+        call(endpoint, stranger, status=404, **nothing),
+        call(endpoint, account, status=403, **nothing),
+        call(endpoint, account, status=429, **nothing),
+        line(AT, endpoint="me-never-was", status=404, **nothing),
+        line(AT, endpoint="unknown-endpoint", status=404, **nothing),
+    )
+    found = [(row.status, row.subject, row.requests) for row in rows()]
+    assert found == [(401, "", 1), (403, account.id, 1), (404, "", 1), (429, account.id, 1)]
+    assert {row.project_id for row in rows()} == {str(endpoint.project_id)}
+    # Only the one over its limit was let in.
+    assert LastUse.objects.get().subject == account.id
+    stranger.refresh_from_db()
+    assert stranger.last_used_at is None
+
+
+def test_last_use_is_the_latest_whatever_order_gateways_ship_in(
+    endpoint: Endpoint, account: ServiceAccount
+) -> None:
+    key = ApiKey.objects.create(
+        project=endpoint.project, user=endpoint.project.memberships.get().user, name="k", expires_at=AT
+    )
+    newest = AT + timedelta(seconds=30)
+    send(call(endpoint, account), call(endpoint, account, newest, client="192.0.2.9"), call(endpoint, key))
+    send(call(endpoint, account, AT - timedelta(hours=5)), gateway="gw-2")
+    use = LastUse.objects.get(subject=account.id)
+    assert (use.endpoint_id, use.address) == (endpoint.id, "192.0.2.9")
+    assert use.at == newest + timedelta(milliseconds=20)
+    account.refresh_from_db()
+    key.refresh_from_db()
+    assert account.last_used_at == use.at
+    assert key.last_used_at == AT + timedelta(milliseconds=20)
+
+
+# ---- limits
+
+
+def test_tokens_are_counted_for_those_who_have_limits(endpoint: Endpoint, account: ServiceAccount) -> None:
+    free = ServiceAccount.objects.create(project=endpoint.project, name="free", requests_per_minute=5)
+    send(call(endpoint, account), call(endpoint, account), call(endpoint, free))
+    counts = TokenCount.objects.values_list("subject", "window", "tokens")
+    assert sorted(counts) == [(account.id, "2026-11", 22), (account.id, "2026-11-22T10:30", 22)]
+    Endpoint.objects.filter(pk=endpoint.pk).update(tokens_per_minute=10)
+    send(call(endpoint, free), gateway="gw-2")
+    send(call(endpoint, account), gateway="gw-2")
+    now = AT + timedelta(seconds=40)
+    assert ingest.elsewhere("gw-2", now) == {account.id: {"2026-11": 22, "2026-11-22T10:30": 22}}
+    assert ingest.elsewhere("gw-1", now) == {
+        account.id: {"2026-11": 11, "2026-11-22T10:30": 11},
+        endpoint.id: {"2026-11": 22, "2026-11-22T10:30": 22},
+    }
+    assert ingest.elsewhere("gw-3", now)[account.id]["2026-11"] == 33
+    assert ingest.elsewhere("gw-1", now + timedelta(minutes=5)).keys() == {account.id, endpoint.id}
+    assert ingest.elsewhere("gw-1", now + timedelta(days=30)) == {}
+    ingest.prune(now + timedelta(hours=1))
+    assert {window for _, window, _ in counts.all()} == {"2026-11"}
+    ingest.prune(now + timedelta(days=150))
+    assert not counts.all()
+
+
+# ---- once
+
+
+def test_the_same_piece_counts_once_and_a_wrong_one_not_at_all(
+    endpoint: Endpoint, account: ServiceAccount
+) -> None:
+    first, second = call(endpoint, account), call(endpoint, account)
+    start = Shipment(Position(FILE), Position())
+    end = ingest.ingest("gw-1", start, first)
+    assert end == Position(FILE, len(first))
+    for wrong in (start, Shipment(end, Position(FILE, 1)), Shipment(end, Position("other.log", end.offset))):
+        with pytest.raises(ingest.NotNext) as refusal:
+            ingest.ingest("gw-1", wrong, first)
+        assert refusal.value.stored == end
+    ingest.ingest("gw-1", Shipment(Position("next.log"), end), second)
+    with pytest.raises(ingest.NotNext):  # the same file's beginning once more, late
+        ingest.ingest("gw-1", Shipment(Position("next.log"), end), second)
+    assert sum(row.requests for row in rows()) == 2
+
+
+def test_nothing_is_counted_when_the_transaction_fails(
+    endpoint: Endpoint, account: ServiceAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(ingest, "_note_use", lambda *_: (_ for _ in ()).throw(DatabaseError("disk full")))
+        with pytest.raises(DatabaseError):
+            send(call(endpoint, account))
+    assert not rows()
+    assert not LogPosition.objects.exclude(file="").exists()
+    send(call(endpoint, account))
+    assert rows()[0].requests == 1
+
+
+def test_what_cannot_be_read_is_left_out_and_named(
+    endpoint: Endpoint, account: ServiceAccount, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = {"sub": "sa-\x00\ud800", "project": "'; DROP", "client": "\x00" * 500, "path": "\x00" * 9_000}
+    text = b"rubbish\n\x00\n" + line(AT, endpoint=endpoint.id, **odd) + b'{"endpoint":"me-x"}\n'
+    end = send(text, call(endpoint, account))
+    assert [row.requests for row in rows()] == [1, 1]
+    assert end.offset > len(text)
+    assert "3 lines of gw-1's access log cannot be read" in caplog.text
+
+
+# ---- over HTTP
+
+
+def test_agents_ship_with_their_token(endpoint: Endpoint, account: ServiceAccount, settings: Any) -> None:
+    token = read_or_create(settings.BERTH_GATEWAY_TOKEN_FILE)
+    text = call(endpoint, account, datetime.now(UTC))
+
+    def ship(body: bytes, **headers: str) -> Any:
+        given = {**Shipment(Position(FILE), Position()).headers(), "X-Berth-Gateway": "gw-1", **headers}
+        return Client().post(
+            "/internal/gateway/usage", body, content_type=given.pop("Content-Type"), headers=given
+        )
+
+    assert ship(gzip.compress(text)).status_code == 401
+    known = {"Authorization": f"Bearer {token}"}
+    assert ship(b"no gzip", **known).status_code == 400
+    assert ship(gzip.compress(b"\n" * 40_000_000), **known).status_code == 400
+    assert ship(gzip.compress(text), **known, **{"X-Berth-Log": "x:-5"}).status_code == 400
+    assert ship(gzip.compress(text), **known, **{"X-Berth-Gateway": ""}).status_code == 400
+    counted = {"file": FILE, "offset": len(text)}
+    assert ship(gzip.compress(text), **known).json() == {**counted, "elsewhere": {}}
+    again = ship(gzip.compress(text), **known)
+    assert (again.status_code, again.json()) == (409, counted)
+    assert rows()[0].requests == 1
+
+
+def test_a_batch_takes_a_handful_of_queries(
+    endpoint: Endpoint, account: ServiceAccount, django_assert_max_num_queries: Any
+) -> None:
+    lines = [call(endpoint, account, AT + timedelta(seconds=n)) for n in range(2000)]
+    began = time.perf_counter()
+    with django_assert_max_num_queries(25):
+        send(*lines)
+    assert time.perf_counter() - began < 5
+    assert sum(row.requests for row in rows()) == 2000
