@@ -14,6 +14,7 @@ http = get_asgi_application()  # loads the apps; what follows needs them
 from django.conf import settings  # noqa: E402
 
 from config.routing import websocket_urlpatterns  # noqa: E402
+from config.web_limits import BodyLimit  # noqa: E402
 from endpoints.log_streams import LogStreams  # noqa: E402
 from iam.socket_origin import SocketOrigin  # noqa: E402
 
@@ -22,7 +23,7 @@ settings.DATABASES["default"]["CONN_MAX_AGE"] = 0
 
 application = ProtocolTypeRouter(
     {
-        "http": LogStreams(http),
+        "http": BodyLimit(LogStreams(http)),
         "websocket": SocketOrigin(
             OriginValidator(
                 AuthMiddlewareStack(URLRouter(websocket_urlpatterns)), [settings.BERTH_PUBLIC_URL]

@@ -139,6 +139,7 @@ def _web(facts: Facts) -> Program:
         (
             *(facts.python, "-m", "uvicorn", "config.asgi:application", "--host", facts.bind),
             *("--port", str(facts.port), "--lifespan", "off", "--no-server-header", "--no-proxy-headers"),
+            *("--http", "config.web_limits:LimitedProtocol"),
             *("--no-access-log", "--log-level", "warning", "--ws-max-size", str(2**20)),
             # Agents ask twice a second on a kept connection: keep it longer than any pause between two asks.
             *("--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "2", *tls),

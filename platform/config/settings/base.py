@@ -102,6 +102,7 @@ MIDDLEWARE = [
     # Outermost: every answer names its request, and every log line of it.
     "iam.middleware.OriginMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "config.middleware.BrowserHeaders",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "config.middleware.CanonicalAddress",
     "csp.middleware.CSPMiddleware",
@@ -231,6 +232,7 @@ SESSION_COOKIE_NAME = "berth_session"
 CSRF_COOKIE_NAME = "berth_csrf"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
 _gateway_origin = "{0.scheme}://{0.netloc}".format(urlsplit(BERTH_GATEWAY_URL))
