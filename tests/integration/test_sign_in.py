@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
 import time
 from typing import Any
@@ -10,9 +13,13 @@ import pytest
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value
 from allauth.usersessions.models import UserSession
+from cryptography.hazmat.primitives.asymmetric import ec
 from django.core.management import call_command
 from django.db import connection
 from django.test import Client, TestCase
+from fido2.cose import ES256
+from fido2.utils import websafe_encode
+from fido2.webauthn import Aaguid, AttestationObject, AttestedCredentialData, AuthenticatorData
 
 from iam.models import AuditEvent, User
 from iam.sign_in import limits
@@ -52,6 +59,26 @@ def set_up_app(client: Client) -> tuple[str, list[str]]:
     shown = client.get(answer["Location"])
     assert "no-store" in shown["Cache-Control"]
     return secret.group(1), re.findall(r"<li>(\d{10})</li>", shown.content.decode())
+
+
+def new_passkey(options: dict[str, Any], origin: str) -> str:
+    """What a browser at `origin` answers when its device has made a key."""
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    made = AttestedCredentialData.create(Aaguid.NONE, os.urandom(16), ES256.from_cryptography_key(public))
+    flags = AuthenticatorData.FLAG.UP | AuthenticatorData.FLAG.UV | AuthenticatorData.FLAG.AT
+    device = AuthenticatorData.create(hashlib.sha256(options["rp"]["id"].encode()).digest(), flags, 0, made)
+    told = {"type": "webauthn.create", "challenge": options["challenge"], "origin": origin}
+    answer = {
+        "id": websafe_encode(made.credential_id),
+        "rawId": websafe_encode(made.credential_id),
+        "type": "public-key",
+        "response": {
+            "clientDataJSON": websafe_encode(json.dumps({**told, "crossOrigin": False}).encode()),
+            "attestationObject": websafe_encode(bytes(AttestationObject.create("none", device, {}))),
+        },
+        "clientExtensionResults": {"credProps": {"rk": True}},
+    }
+    return json.dumps(answer)
 
 
 def actions() -> list[str]:
@@ -138,9 +165,21 @@ class TestSecondFactors:
         settings.ALLOWED_HOSTS = ["testserver", "evil.example.org"]
         sign_in(client, owner)
         confirm(client)
-        page = client.get("/accounts/passkeys/add/", headers={"host": "evil.example.org"}).content.decode()
-        assert '"id": "berth.example.org"' in page
-        assert "evil" not in page.partition("passkey-options")[2].partition("</script>")[0]
+        for origin in (
+            "https://evil.berth.example.org:8443",
+            "https://berth.example.org",
+            "https://evil.example.org",
+            "http://berth.example.org:8443",
+            "https://berth.example.org:8443",
+        ):
+            page = client.get("/accounts/passkeys/add/", headers={"host": "evil.example.org"})
+            found = re.search(r'id="passkey-options"[^>]*>(.*?)</script>', page.content.decode(), re.DOTALL)
+            assert found
+            options = json.loads(found.group(1))["publicKey"]
+            assert options["rp"] == {"id": "berth.example.org", "name": "Berth"}
+            client.post("/accounts/passkeys/add/", {"name": "x", "credential": new_passkey(options, origin)})
+            made = Authenticator.objects.filter(type="webauthn").exists()
+            assert made == (origin == settings.BERTH_PUBLIC_URL), origin
 
     def test_a_locked_out_admin_gets_back_in(self, owner: User, client: Client, capsys: Any) -> None:
         owner.is_superuser = True
