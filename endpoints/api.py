@@ -39,6 +39,7 @@ from endpoints.serializers import (
     RevisionSerializer,
     RollbackSerializer,
 )
+from endpoints.usage.api import routes as usage_routes
 
 _THRESHOLDS = (
     *("cpu_percent", "memory_percent", "gpu_percent", "latency_ms", "in_flight", "idle_timeout_s"),
@@ -288,4 +289,5 @@ routes = [
     ("regions", RegionViewSet, "region"),
     ("instance-types", InstanceTypeViewSet, "instance-type"),
     *capacity_routes,
+    *usage_routes,
 ]

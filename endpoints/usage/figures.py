@@ -8,7 +8,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
-HOURS_A_MONTH = 730  # 365 × 24 ÷ 12, as in the price of an instance type
+from endpoints.autoscaling.simulate import HOURS_A_MONTH
+
 LONGEST_DAYS = 400
 
 
