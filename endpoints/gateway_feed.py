@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -25,14 +26,17 @@ from gateway.leaving import UNKNOWN, Leaving, Sample
 from gateway.secret import activator_secret
 from gateway.snapshot import build, endpoint_digest
 from gateway.targets import (
+    Caller,
     EndpointTarget,
     GatewayTargets,
+    Limits,
     ReplicaTarget,
     Serving,
     TokenPolicy,
     address_text,
 )
 from iam import grants
+from iam.models import ApiKey, Limited, ServiceAccount
 from iam.oauth.keys import merged_jwks
 from iam.roles import Permission, roles_granting
 
@@ -91,10 +95,28 @@ def targets() -> GatewayTargets:
         activator=settings.BERTH_ACTIVATOR,
         activator_secret=activator_secret(read_or_create(settings.BERTH_GATEWAY_TOKEN_FILE)),
         revoked=tuple(grants.revoked(timezone.now())),
+        callers=tuple(_callers()),
     )
 
 
+def _callers() -> Iterable[Caller]:
+    """Of those who may call: the others have no tokens that would pass."""
+    unlimited = dict.fromkeys(_LIMITS)
+    for row in (
+        *ServiceAccount.objects.filter(disabled_at=None).exclude(**unlimited).only("id", *_LIMITS),
+        *ApiKey.objects.filter(blocked=False).exclude(**unlimited).only("id", *_LIMITS),
+    ):
+        yield Caller(str(row.pk), _limits(row))
+
+
+def _limits(row: Limited) -> Limits:
+    return Limits(row.requests_per_minute, row.tokens_per_minute, row.tokens_per_month)
+
+
+_LIMITS = ("requests_per_minute", "tokens_per_minute", "tokens_per_month")
 _COLUMNS = (
+    *_LIMITS,
+    "max_concurrency",
     "id",
     "project_id",
     "private",
@@ -209,21 +231,27 @@ def _target(endpoint: Endpoint, ready: Iterable[Replica]) -> EndpointTarget:
     # One that stopped answering its health path is spared while others can serve; with no other it may yet recover.
     healthy = [item for item in replicas if item.unhealthy_since is None]
     running = tuple(ReplicaTarget(str(item.id), item.host, item.port) for item in healthy or replicas)
-    serves = bool(running) and not endpoint.paused_at and not endpoint.deleting_at
-    if serves:
-        # The words of a status do not belong to a route that works: they would change it for nothing.
-        return EndpointTarget(
-            endpoint.id, endpoint.project_id, endpoint.private, Serving.READY, status="", replicas=running
-        )
-    if _may_wake(endpoint):
-        return EndpointTarget(endpoint.id, endpoint.project_id, endpoint.private, Serving.HOLD, status="")
-    with override("en"):  # an API's errors have one language
-        reason = describe(endpoint.reason_code, endpoint.reason_params)
-    return EndpointTarget(
+    # The words of a status do not belong to a route that works: they would change it for nothing.
+    target = EndpointTarget(
         endpoint.id,
         endpoint.project_id,
         endpoint.private,
-        Serving.UNAVAILABLE,
+        Serving.READY,
+        status="",
+        replicas=running,
+        limits=_limits(endpoint),
+        max_concurrency=endpoint.max_concurrency,
+    )
+    if running and not endpoint.paused_at and not endpoint.deleting_at:
+        return target
+    if _may_wake(endpoint):
+        return replace(target, serving=Serving.HOLD, replicas=())
+    with override("en"):  # an API's errors have one language
+        reason = describe(endpoint.reason_code, endpoint.reason_params)
+    return replace(
+        target,
+        serving=Serving.UNAVAILABLE,
+        replicas=(),
         status=endpoint.status,
         reason_code=endpoint.reason_code,
         reason=reason.message,
