@@ -1,32 +1,43 @@
-"""Places, machines and GPUs in Django's admin: what discovery can't know, and where it is wrong."""
+"""Places, machines, GPUs and endpoints' limits in Django's admin: what discovery can't know, and where it is wrong."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django.contrib import admin, messages
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.http import HttpRequest
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
-from endpoints.models import Gpu, InstanceType, Node, Region
+from endpoints import services
+from endpoints.limits import LIMITS
+from endpoints.models import Endpoint, Gpu, InstanceType, Node, Region
 from endpoints.placement import wake
+from iam.admin.audited import Audited
+from iam.admin.identities import staff_actor
 
 
 @admin.register(Region)
-class RegionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class RegionAdmin(Audited):
     """Where endpoints can run."""
 
     list_display = ("code", "name", "enabled")
+    consequence = _(
+        "Nothing can be created there any more. One that machines or endpoints are in can't be deleted."
+    )
 
 
 @admin.register(InstanceType)
-class InstanceTypeAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class InstanceTypeAdmin(Audited):
     """What replicas can be. The GPU's model must be written as its GPUs' is."""
 
     list_display = ("name", "family", "vcpu", "memory_gib", "gpu", "gpu_count", "price_month", "enabled")
     list_filter = ("enabled", "family")
     search_fields = ("name",)
+    consequence = _(
+        "Nobody can choose it any more. One that a revision is made of can't be deleted: switch it off."
+    )
 
 
 class GpuInline(admin.TabularInline):  # type: ignore[type-arg]
@@ -45,7 +56,7 @@ class GpuInline(admin.TabularInline):  # type: ignore[type-arg]
 
 
 @admin.register(Node)
-class NodeAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class NodeAdmin(Audited):
     """Machines are found by the platform; here they get their region, other figures, and are cordoned."""
 
     list_display = ("name", "region", "cpus", "cpus_set", "memory_found", "memory_gib_set", "schedulable")
@@ -64,7 +75,7 @@ class NodeAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     readonly_fields = ("name", "cpus", "memory_found", "seen_at")
     inlines = (GpuInline,)
 
-    @admin.display(description=gettext_lazy("memory found (GiB)"))
+    @admin.display(description=_("memory found (GiB)"))
     def memory_found(self, node: Node) -> str:
         """In the unit in which it is corrected."""
         return f"{node.memory_bytes / 2**30:.1f}"
@@ -84,7 +95,7 @@ class NodeAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 @admin.register(Gpu)
-class GpuAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class GpuAdmin(Audited):
     """GPUs are found through NVIDIA's driver. One of a machine without it, or of a remote engine, is entered here."""
 
     list_display = ("uuid", "node", "index", "model", "vram_bytes", "enabled", "found", "replica")
@@ -121,4 +132,49 @@ class GpuAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         obj.save(update_fields=form.changed_data) if change else obj.save(force_insert=True)
         wake(obj.node.region_id)
         if obj.replica_id and "model" in form.changed_data:
-            messages.info(request, _("The replica that owns it keeps it."))
+            messages.info(request, gettext("The replica that owns it keeps it."))
+
+
+@admin.register(Endpoint)
+class EndpointAdmin(Audited):
+    """Endpoints of every project: finding one, and its limits. All else is done in the console of its project."""
+
+    services_record = True
+    list_display = ("name", "project", "region", "status", *LIMITS)
+    list_filter = ("status", "region", "project")
+    list_select_related = ("project", "region")
+    search_fields = ("name", "=id", "project__name")
+    fieldsets = (
+        (None, {"fields": ("name", "id", "project", "region", "status", "private", "created_at")}),
+        (
+            _("Limits"),
+            {"fields": tuple(LIMITS), "description": _("Of all its callers together. Empty: no limit.")},
+        ),
+    )
+    readonly_fields = ("name", "id", "project", "region", "status", "private", "created_at")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """In the console, which knows what fits."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Endpoint | None = None) -> bool:
+        """In the console: its row goes last, when nothing of it is left."""
+        return False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Endpoint | None = None) -> Any:
+        """One that is being deleted changes no more."""
+        return (*self.readonly_fields, *(LIMITS if obj and obj.deleting_at else ()))
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        """Limits are one or more."""
+        form = super().get_form(request, obj, change, **kwargs)
+        for name, most in LIMITS.items():
+            if name in form.base_fields:
+                form.base_fields[name].validators += [MinValueValidator(1), MaxValueValidator(most)]
+        return form
+
+    def save_model(self, request: HttpRequest, obj: Endpoint, form: Any, change: bool) -> None:
+        """By the service, which tells the gateways."""
+        changes = {name: form.cleaned_data[name] for name in form.changed_data}
+        stored = Endpoint.objects.select_related("project").get(pk=obj.pk)
+        services.update_endpoint(actor=staff_actor(request, stored.project), endpoint=stored, changes=changes)

@@ -282,7 +282,7 @@ class TestAdmin:
 
     def test_disable_and_enable(self, admin: Client, account: ServiceAccount) -> None:
         for action, active in (("disable", False), ("enable", True)):
-            body = {"action": action, "_selected_action": [account.id]}
+            body = {"action": action, "_selected_action": [account.id], "confirmed": "yes"}
             admin.post("/admin/iam/serviceaccount/", body)
             account.refresh_from_db()
             assert account.is_active is active
