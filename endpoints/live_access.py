@@ -12,6 +12,7 @@ from django.utils.crypto import constant_time_compare
 from iam.actors import SESSION_KEY as PROJECT_KEY
 from iam.actors import Actor, actor_for_user
 from iam.models import User
+from iam.sign_in import sessions
 
 
 class SignedOut(Exception):
@@ -31,6 +32,7 @@ def actor_of_session(session_key: str | None, project_id: str | None) -> Actor |
         raise SignedOut
     if not constant_time_compare(data.get(HASH_SESSION_KEY, ""), user.get_session_auth_hash()):
         raise SignedOut
+    sessions.seen(str(session_key))
     if project_id:
         return actor_for_user(user, project_id)
     return actor_for_user(user, data.get(PROJECT_KEY)) or actor_for_user(user)

@@ -105,30 +105,46 @@ def address_for_row(request: HttpRequest) -> str:
     return NO_ADDRESS if found == addresses.UNKNOWN else found
 
 
+class _Noted:
+    """Which sessions this process has noted lately: one write a minute for each is enough."""
+
+    def __init__(self) -> None:
+        self.at: dict[str, float] = {}
+
+    def due(self, key: str, now: float) -> bool:
+        """Whether to note it; from now on it is noted."""
+        if now - self.at.get(key, -SEEN_EVERY_S) < SEEN_EVERY_S:
+            return False
+        if len(self.at) > 10_000:
+            self.at = {k: at for k, at in self.at.items() if now - at < SEEN_EVERY_S}
+        self.at[key] = now
+        return True
+
+
+_noted = _Noted()
+
+
+def seen(key: str) -> None:
+    """A page of this session is open: its socket asked."""
+    if _noted.due(key, time.monotonic()):
+        UserSession.objects.filter(session_key=key).update(last_seen_at=timezone.now())
+
+
 class LastSeen:
     """Notes when and from where a session was used last, at most once a minute for each session and process."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
-        self.noted: dict[str, float] = {}
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Note it before the page is made, so that the list of sessions shows it."""
         key = request.session.session_key
-        if key and request.user.is_authenticated and self._due(key, time.monotonic()):
+        if key and request.user.is_authenticated and _noted.due(key, time.monotonic()):
             try:
                 self._note(request, key)
             except DatabaseError as error:  # a database that takes no writes must not cost the page
                 logger.warning("when a session was last seen is not noted: %s", error)
         return self.get_response(request)
-
-    def _due(self, key: str, now: float) -> bool:
-        if now - self.noted.get(key, -SEEN_EVERY_S) < SEEN_EVERY_S:
-            return False
-        if len(self.noted) > 10_000:
-            self.noted = {k: at for k, at in self.noted.items() if now - at < SEEN_EVERY_S}
-        self.noted[key] = now
-        return True
 
     def _note(self, request: HttpRequest, key: str) -> None:
         known = UserSession.objects.filter(session_key=key, user=request.user).update(

@@ -23,7 +23,7 @@ from iam.actors import Actor
 from iam.models import Membership, User
 from iam.roles import Role
 from registry.models import ModelStatus, RegisteredModel
-from tests.conftest import signed_in
+from tests.conftest import actor_of, signed_in
 from tests.support_endpoints import load_data, new_endpoint, ready_model
 from tests.support_sockets import Socket
 
@@ -274,6 +274,25 @@ async def test_signing_out_ends_every_open_page(endpoint: Endpoint, editor_clien
     await in_db(editor_client.logout)()
     for ws in open_pages:
         assert (await closed_with(ws))[0] == 4401
+
+
+async def test_a_session_that_is_ended_from_another_ends_its_pages(
+    endpoint: Endpoint, editor: User, editor_client: Client
+) -> None:
+    await in_db(editor_client.get)("/inference/")
+    ws = socket(editor_client, "/ws/endpoints/")
+    await ws.connect()
+    await frames(ws, bool)
+    other = await in_db(signed_in)(editor)
+    await in_db(other.get)("/inference/")
+    kept = socket(other, "/ws/endpoints/")
+    await kept.connect()
+    await frames(kept, bool)
+    assert (await in_db(other.post)("/accounts/sessions/end/")).status_code == 302
+    assert (await closed_with(ws))[0] == 4401
+    await in_db(new_endpoint)(await in_db(actor_of)(editor), endpoint.revision.model, name="chat-02")
+    assert "chat-02" in await frames(kept, lambda text: "chat-02" in text)
+    await kept.disconnect()
 
 
 async def test_a_disabled_account_or_a_new_password_ends_it(
