@@ -42,11 +42,9 @@ def revoked(now: datetime) -> list[str]:
 
 def follow_people(user_ids: list[int]) -> None:
     """Block the API keys of these people where they may not call endpoints any more, and unblock where they may."""
-    roles = dict(
-        Membership.objects.filter(user_id__in=user_ids, user__is_active=True).values_list("pk", "role")
-    )
-    members = Membership.objects.filter(pk__in=roles).values_list("user_id", "project_id", "role")
-    may_call = {(user, project) for user, project, role in members if allows((role,), Permission.INVOKE)}
+    members = Membership.objects.filter(user_id__in=user_ids, user__is_active=True)
+    roles = members.values_list("user_id", "project_id", "role")
+    may_call = {(user, project) for user, project, role in roles if allows((role,), Permission.INVOKE)}
     changed = []
     for key in ApiKey.objects.filter(user_id__in=user_ids):
         blocked = (key.user_id, key.project_id) not in may_call

@@ -1,0 +1,192 @@
+"""What was taken back is refused within two seconds of the API's answer, although its token lives on: on a whole
+platform, through its real gateway, with 20 calls a second."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support_days import Day, day
+from tests.support_platform import place
+
+pytestmark = [pytest.mark.redis, pytest.mark.envoy, pytest.mark.timeout(180)]
+
+EVERY_S = 0.05
+WITHIN_S = 2.0
+EACH = 4  # runs of each of the five ways: 20
+
+_IDENTITIES = """
+from iam.models import ApiKey, Membership, ServiceAccount, User
+from iam.oauth import tokens
+from iam.oauth.validator import client_for
+from iam.actors import actor_for_user
+from iam.services import create_api_key
+
+def account_token(name, role):
+    account, _ = create_service_account(actor, name, [role], '')
+    return account.id, tokens.issue(client_for(account))
+
+def person_key(name):
+    person = User.objects.create_user(name + '@example.org', 'long enough a password')
+    member = Membership.objects.create(user=person, project=actor.project, role='aiplatform.user')
+    key, text = create_api_key(actor_for_user(person), 'laptop')
+    return person.pk, member.pk, key.id, text
+"""
+
+
+@dataclass
+class World:
+    """An endpoint that serves, and a program that administers the project over the API."""
+
+    day: Day
+    endpoint: str
+    admin: str
+
+    def api(self, method: str, path: str, body: dict[str, Any] | None = None) -> float:
+        """Change something; the moment of the answer."""
+        answer = httpx.request(
+            method,
+            f"{self.day.where.console}/api/v1/{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {self.admin}"},
+            timeout=30,
+            trust_env=False,
+        )
+        assert answer.status_code < 300, answer.text
+        return time.monotonic()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with day(place(tmp_path_factory.mktemp("revoked"))) as today:
+        endpoint = today.create("guarded")
+        today.until(endpoint, "ACTIVE")
+        today.hand.do(_IDENTITIES)
+        _, admin = today.hand.do("account_token('admin', 'aiplatform.admin')")
+        yield World(today, endpoint, admin)
+
+
+@dataclass
+class Caller:
+    """20 calls a second with one token; what came of each, with the moment of its end."""
+
+    url: str
+    token: str
+    answers: list[tuple[float, int, str]] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        with httpx.Client(
+            headers={"Authorization": f"Bearer {self.token}"}, trust_env=False, timeout=10
+        ) as client:
+            while not self.stop.wait(EVERY_S):
+                answer = client.get(self.url)
+                code = "" if answer.status_code == 200 else answer.json()["error"]["code"]
+                self.answers.append((time.monotonic(), answer.status_code, code))
+
+    def refused_after(self, answered: float) -> float:
+        """Seconds from the API's answer to the first refusal."""
+        first = next(moment for moment, status, _ in self.answers if status != 200)
+        return max(0.0, first - answered)
+
+
+def _one_run(world: World, token: str, *change: Any) -> float:
+    caller = Caller(f"http://localhost:{world.day.where.gateway_port}/v1/{world.endpoint}/v1/models", token)
+    thread = threading.Thread(target=caller.run, daemon=True)
+    thread.start()
+    try:
+        _until(lambda: len(caller.answers) >= 3, "it calls")
+        answered = world.api(*change)
+        _until(lambda: any(status != 200 for _, status, _ in caller.answers), "it is refused")
+        seen = len(caller.answers)
+        _until(lambda: len(caller.answers) >= seen + 10, "ten calls later")
+    finally:
+        caller.stop.set()
+        thread.join(15)
+    good = [status == 200 for _, status, _ in caller.answers]
+    refused = good.index(False)
+    assert refused >= 3
+    assert not any(good[refused:]), "one succeeded after the first refusal"
+    assert {code for _, status, code in caller.answers if status != 200} == {"revoked_token"}
+    return caller.refused_after(answered)
+
+
+def _until(look: Any, what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not look():
+        assert time.monotonic() < deadline, f"not within 20 s: {what}"
+        time.sleep(0.01)
+
+
+def _runs(world: World) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    """(way, token, API call), one kind after the other."""
+    hand = world.day.hand
+    for n in range(EACH):
+        for way in ("disabled", "deleted", "role removed"):
+            account, token = hand.do(f"account_token({f'{way} {n}'!r}, 'aiplatform.user')")
+            path = f"service-accounts/{account}/"
+            yield (
+                way,
+                token,
+                {
+                    "disabled": ("POST", f"{path}disable/"),
+                    "deleted": ("DELETE", path),
+                    "role removed": ("PATCH", path, {"roles": ["aiplatform.viewer"]}),
+                }[way],
+            )
+        _, _, key, text = hand.do(f"person_key('key{n}')")
+        yield "key deleted", text, ("DELETE", f"api-keys/{key}/")
+        _, member, _, text = hand.do(f"person_key('member{n}')")
+        yield "person's role taken", text, ("PATCH", f"members/{member}/", {"role": "aiplatform.viewer"})
+
+
+def test_whatever_is_taken_back_is_refused_within_two_seconds(world: World) -> None:
+    runs = list(_runs(world))
+    assert len(runs) == 20
+    with ThreadPoolExecutor(4) as pool:
+        took = list(pool.map(lambda run: (_one_run(world, run[1], *run[2]), run[0]), runs))
+    worst = max(took)
+    print(
+        f"refused after {worst[0]:.2f} s at worst ({worst[1]}), {sum(t for t, _ in took) / 20:.2f} s on average"
+    )
+    assert worst[0] <= WITHIN_S
+
+
+def test_what_is_given_back_works_again(world: World) -> None:
+    """An account that is enabled gets new tokens that are good, its old ones stay refused; a person's key is theirs
+    again with their role, and so it is when they were deactivated for a while."""
+    hand, base = (
+        world.day.hand,
+        f"http://localhost:{world.day.where.gateway_port}/v1/{world.endpoint}/v1/models",
+    )
+
+    def status(token: str) -> int:
+        return httpx.get(
+            base, headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=10
+        ).status_code
+
+    account, old = hand.do("account_token('there and back', 'aiplatform.user')")
+    world.api("POST", f"service-accounts/{account}/disable/")
+    _until(lambda: status(old) == 401, "disabled")
+    world.api("POST", f"service-accounts/{account}/enable/")
+    new = hand.do(f"tokens.issue(client_for(ServiceAccount.objects.get(pk={account!r})))")
+    _until(lambda: status(new) == 200, "enabled")
+    assert status(old) == 401
+    person, member, _, text = hand.do("person_key('returning')")
+    assert status(text) == 200
+    world.api("PATCH", f"members/{member}/", {"role": "aiplatform.viewer"})
+    _until(lambda: status(text) == 401, "role taken")
+    world.api("PATCH", f"members/{member}/", {"role": "aiplatform.editor"})
+    _until(lambda: status(text) == 200, "role given")
+    for active, answer in ((False, 401), (True, 200)):
+        hand.do(
+            f"(lambda p: (setattr(p, 'is_active', {active}), p.save())[0])(User.objects.get(pk={person}))"
+        )
+        _until(lambda answer=answer: status(text) == answer, f"active: {active}")
