@@ -6,13 +6,13 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings.dev")
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
-from channels.security.websocket import OriginValidator
 from django.core.asgi import get_asgi_application
 
 http = get_asgi_application()  # loads the apps; what follows needs them
 
 from django.conf import settings  # noqa: E402
 
+from config.origins import OneOrigin  # noqa: E402
 from config.routing import websocket_urlpatterns  # noqa: E402
 from config.web_limits import BodyLimit  # noqa: E402
 from endpoints.log_streams import LogStreams  # noqa: E402
@@ -25,9 +25,7 @@ application = ProtocolTypeRouter(
     {
         "http": BodyLimit(LogStreams(http)),
         "websocket": SocketOrigin(
-            OriginValidator(
-                AuthMiddlewareStack(URLRouter(websocket_urlpatterns)), [settings.BERTH_PUBLIC_URL]
-            )
+            OneOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)), settings.BERTH_PUBLIC_URL)
         ),
     }
 )

@@ -124,6 +124,11 @@ class GatewayTargets:
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL, as a browser sends them in Origin."""
+    """As browsers write it in Origin (RFC 6454 §6.2): scheme, host and, unless it is the scheme's own, port."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    port = f":{parts.port}" if parts.port and parts.port != _PORTS.get(parts.scheme) else ""
+    return f"{parts.scheme}://{host}{port}"
+
+
+_PORTS = {"http": 80, "https": 443}

@@ -23,9 +23,11 @@ from django.urls import reverse
 
 from config import checks, web_limits
 from config.middleware import BrowserHeaders
+from gateway.targets import origin_of
 from iam.models import User
 from tests.conftest import signed_in
 from tests.support_gateway import free_port, until
+from tests.support_sockets import Socket
 
 ROOT = Path(__file__).resolve().parents[2]
 ORIGIN = "https://berth.example"
@@ -143,6 +145,44 @@ def test_hsts_also_behind_a_proxy(settings: Any, rf: Any) -> None:
         settings.BERTH_PUBLIC_URL, settings.SECURE_HSTS_SECONDS = url, seconds
         answer = BrowserHeaders(lambda _request: HttpResponse())(rf.get("/"))
         assert answer.get("Strict-Transport-Security") == expected
+
+
+# --- sockets ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        None,
+        "null",
+        "",
+        "https://evil.example",
+        "http://localhost:8000.evil.example",
+        "http://evil.localhost:8000",
+        "http://localhost:8001",
+        "http://localhost",
+        "https://localhost:8000",
+        "http://127.0.0.1:8000",
+    ],
+)
+async def test_sockets_open_for_the_console_alone(origin: str | None) -> None:
+    from config.asgi import application
+
+    headers = [(b"host", b"localhost:8000")] + ([(b"origin", origin.encode())] if origin is not None else [])
+    live = Socket(application, "/ws/endpoints/", headers)
+    await live.send_input({"type": "websocket.connect"})
+    refused = await live.receive_output(2)
+    assert refused["type"] == "websocket.close", "before it is accepted: HTTP 403"
+
+
+def test_an_origin_is_written_as_browsers_write_it() -> None:
+    for url, expected in (
+        ("https://berth.example", "https://berth.example"),
+        ("https://berth.example:443/", "https://berth.example"),
+        ("HTTP://Berth.Example:8000", "http://berth.example:8000"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ):
+        assert origin_of(url) == expected
 
 
 # --- before a start ---------------------------------------------------------------------------------------
