@@ -84,10 +84,7 @@ def test_keys_turn_twice_and_no_call_is_refused(world: World, settings: Any) -> 
         for turn in (2, 3):
             for ring in Ring:
                 key_rotation.rotate(ring, datetime.now(UTC), AHEAD)
-            until(
-                lambda turn=turn: all(len(kids(seen, ring)) == turn for ring in Ring),
-                what="the new keys sign",
-            )
+            until(partial(all_sign_with, seen, turn), what="the new keys sign")
         old = token_of_oldest()
         assert world.gateway.get(f"/v1/{ECHO}/x", old).status == 200
         much_later = datetime.now(UTC) + timedelta(days=1)
