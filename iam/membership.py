@@ -17,7 +17,7 @@ from config.errors import Conflict
 from iam import audit
 from iam.actors import Actor
 from iam.models import Membership, Project, User
-from iam.roles import GRANTS, Permission, Role, allows, roles_granting
+from iam.roles import GRANTS, Permission, Role, allows
 
 
 def require_admin(actor: Actor, project_id: str) -> None:
@@ -93,13 +93,6 @@ def remove_member(actor: Actor, member: Membership) -> None:
         stored.delete()
 
 
-def is_last_admin(member: Membership) -> bool:
-    """Whether nobody else who can sign in administers the project."""
-    admins = roles_granting(Permission.ADMINISTER)
-    others = Membership.objects.filter(project=member.project_id, role__in=admins, user__is_active=True)
-    return member.role in admins and not others.exclude(pk=member.pk).exists()
-
-
 def _locked(member: Membership) -> Membership:
     """As it is stored now. The project's row is locked, so that two admins can't remove each other at once."""
     Project.objects.select_for_update().get(pk=member.project_id)
@@ -107,12 +100,5 @@ def _locked(member: Membership) -> Membership:
 
 
 def _keep_an_admin(member: Membership) -> None:
-    if is_last_admin(member):
-        raise Conflict(
-            _(
-                "%(email)s is the last admin of %(project)s, and a project needs one. Make somebody else an admin"
-                " first."
-            )
-            % {"email": member.user.email, "project": member.project.name},
-            code="last-admin",
-        )
+    if member.is_last_admin:
+        raise Conflict(member.last_admin_words(), code="last-admin")

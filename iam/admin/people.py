@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
+from django.core.exceptions import ValidationError
+from django.forms import BaseInlineFormSet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
@@ -16,14 +18,27 @@ from iam.models import Invitation, Membership, Project, User
 
 if TYPE_CHECKING:
     UserAdminBase = BaseUserAdmin[User]
+    Formset = BaseInlineFormSet[Membership, Any, Any]
 else:
-    UserAdminBase = BaseUserAdmin
+    UserAdminBase, Formset = BaseUserAdmin, BaseInlineFormSet
+
+
+class MembershipRows(Formset):
+    """Rows of which the last admin of a project can't be removed."""
+
+    def clean(self) -> None:
+        """A row that becomes an admin in the same form counts only from the next one on."""
+        super().clean()
+        for form in self.deleted_forms:
+            if form.instance.pk and form.instance.is_last_admin:
+                raise ValidationError(form.instance.last_admin_words())
 
 
 class MembershipInline(TabularInline):
     """The roles of a person, or the people of a project."""
 
     model = Membership
+    formset = MembershipRows
     extra = 0
     autocomplete_fields = ("user", "project")
 
@@ -117,6 +132,12 @@ class MembershipAdmin(Audited):
         "The person belongs to the project no more: their open pages of it end within seconds, and the gateways "
         "refuse their API keys of it within two. The account stays."
     )
+
+    def has_delete_permission(self, request: HttpRequest, obj: Membership | None = None) -> bool:
+        """Not of a project's last admin. With the whole person, or the whole project, it goes."""
+        here = request.resolver_match is not None and "membership" in (request.resolver_match.url_name or "")
+        kept = here and obj is not None and obj.is_last_admin
+        return super().has_delete_permission(request, obj) and not kept
 
     def get_readonly_fields(self, request: HttpRequest, obj: Membership | None = None) -> Any:
         """Of a membership its role changes. Another person or project is another membership."""

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from django.contrib.auth.base_user import BaseUserManager
 from django.contrib.auth.models import AbstractUser
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from iam.roles import Role
+from iam.roles import Permission, Role, roles_granting
 
 
 class UserManager(BaseUserManager["User"]):
@@ -77,6 +78,25 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} · {self.get_role_display()}"
+
+    def clean(self) -> None:
+        """For Django's admin: the last admin's role stays. (iam.membership asks for everybody else.)"""
+        stored = Membership.objects.filter(pk=self.pk).first() if self.pk else None
+        if stored and self.role not in roles_granting(Permission.ADMINISTER) and stored.is_last_admin:
+            raise ValidationError({"role": self.last_admin_words()})
+
+    @property
+    def is_last_admin(self) -> bool:
+        """Whether nobody else who can sign in administers the project."""
+        admins = roles_granting(Permission.ADMINISTER)
+        others = Membership.objects.filter(project=self.project_id, role__in=admins, user__is_active=True)
+        return self.role in admins and not others.exclude(pk=self.pk).exists()
+
+    def last_admin_words(self) -> str:
+        """Why the last admin can't go, and what to do."""
+        return _(
+            "%(email)s is the last admin of %(project)s, and a project needs one. Make somebody else an admin first."
+        ) % {"email": self.user.email, "project": self.project.name}
 
 
 class Invitation(models.Model):

@@ -21,6 +21,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.contrib.auth.hashers import BasePasswordHasher
+from django.utils import timezone
 from django.utils.translation import gettext_noop as _
 
 from config import keyfiles
@@ -55,7 +56,11 @@ def put_new_key() -> int:
 def drop_unused_keys() -> tuple[int, dict[str, int]]:
     """Remove the old keys that no stored digest names. How many, and by id the digests that need each one kept."""
     path = key_file()
-    stored = apps.get_model("iam", "ServiceAccountSecret").objects.values_list("digest", flat=True)
+    secrets_kept = apps.get_model("iam", "ServiceAccountSecret").objects.values_list("digest", flat=True)
+    # An invitation that was used or is over needs no key.
+    open_now = {"accepted_at": None, "expires_at__gt": timezone.now()}
+    invited = apps.get_model("iam", "Invitation").objects.filter(**open_now).values_list("digest", flat=True)
+    stored = [*secrets_kept, *invited]
     with keyfiles.locked(path.parent):
         first, *others = keyfiles.read_or_create(path).split()
         named = [digest.split("$", 2)[1] for digest in stored]

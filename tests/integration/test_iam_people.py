@@ -194,6 +194,25 @@ class TestWhatFollows:
         assert answer.status_code == 302, answer.content
         assert refused_by_gateways(key)
 
+    def test_djangos_admin_keeps_the_last_admin(self, owner: User, project: Project) -> None:
+        staff = signed_in(User.objects.create_superuser("root@example.org", PASSWORD))
+        path = f"/admin/iam/membership/{member_of(owner).pk}"
+        assert staff.post(f"{path}/delete/", {"post": "yes"}).status_code == 403
+        page = staff.post(f"{path}/change/", {"role": Role.USER})
+        assert "is the last admin of Alpha" in page.content.decode()
+        rows = {
+            "memberships-TOTAL_FORMS": "1",
+            "memberships-INITIAL_FORMS": "1",
+            "memberships-0-id": str(member_of(owner).pk),
+            "memberships-0-DELETE": "on",
+            "name": "Alpha",
+        }
+        page = staff.post(f"/admin/iam/project/{project.pk}/change/", rows)
+        assert "is the last admin of Alpha" in page.content.decode()
+        assert member_of(owner).role == Role.ADMIN
+        make_member(project, "second@example.org", Role.ADMIN)
+        assert staff.post(f"{path}/delete/", {"post": "yes"}).status_code == 302
+
     @pytest.mark.parametrize("how", ["membership", "row", "account"])
     def test_the_session_loses_the_project_at_once(
         self, how: str, owner_actor: Actor, editor: User, editor_client: Client
@@ -210,7 +229,10 @@ class TestWhatFollows:
 
 
 class TestInvitations:
-    def test_somebody_new(self, owner_client: Client, project: Project) -> None:
+    def test_somebody_new(
+        self, owner_client: Client, project: Project, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("DEBUG")
         shown = owner_client.post("/iam/members/invite/", {"email": "", "role": Role.EDITOR, "days": "7"})
         assert shown.status_code == 200
         assert "no-store" in shown["Cache-Control"]
@@ -237,6 +259,7 @@ class TestInvitations:
         assert (member.project, member.role) == (project, Role.EDITOR)
         assert acts() == ["invitation.create", "user.sign_up", "invitation.accept", "session.sign_in"]
         assert not AuditEvent.objects.filter(after__icontains=secret).exists()
+        assert secret not in caplog.text
 
     def test_somebody_who_is_signed_in(
         self, owner_actor: Actor, outsider: User, outsider_client: Client

@@ -19,12 +19,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db.models import F, TextField
 from django.db.models.functions import Cast
+from django.utils import timezone
 
 from config import crypto, keyfiles, reencryption
 from endpoints.models import Revision
+from iam import invitations
 from iam.actors import Actor
 from iam.models import Project, ServiceAccount, ServiceAccountSecret
 from iam.oauth import hashers
+from iam.roles import Role
 from registry.models import Framework, RegisteredModel
 
 
@@ -215,6 +218,16 @@ def test_the_key_of_client_secrets(project: Project, owner_actor: Actor) -> None
     assert "Removed 1 old keys." in run("--client-secrets", "--drop-old")
     assert not hasher.verify("s", old.digest)
     assert stat.S_IMODE(hashers.key_file().stat().st_mode) == 0o600
+
+
+def test_an_open_invitation_outlives_a_change_of_the_key(owner_actor: Actor) -> None:
+    now = timezone.now()
+    made = invitations.create(owner_actor, Role.USER, now)
+    secret = made.link.partition("#")[2]
+    run("--client-secrets", "--drop-old")
+    assert invitations.find(secret, now) == made.invitation
+    invitations.withdraw(owner_actor, made.invitation)
+    assert "Removed 1 old keys." in run("--client-secrets", "--drop-old")
 
 
 def test_a_new_key_is_on_the_disk_before_it_is_used(keys_folder: Path) -> None:
