@@ -14,6 +14,7 @@ from endpoints.views import (
     metrics,
     revisions,
     scaling,
+    usage,
 )
 
 app_name = "endpoints"
@@ -26,6 +27,8 @@ urlpatterns = [
     path("console/region/", frame.switch_region, name="switch_region"),
     path("console/language/", set_language, name="set_language"),
     path("administration/machines/", machines.machines, name="machines"),
+    path("usage/", usage.index, name="usage"),
+    path("usage/usage.csv", usage.csv_file, name="usage_csv"),
     path("inference/", listing.endpoint_list, name="list"),
     re_path(r"^inference/bulk/(?P<verb>pause|resume|delete)/$", listing.bulk, name="bulk"),
     path("inference/create/", editing.create, name="create"),

@@ -117,7 +117,10 @@ _MENU: tuple[tuple[_Text, tuple[tuple[_Text, str, str, str, Permission, bool], .
     ),
     (
         pgettext_lazy("menu", "Records"),
-        ((_("Audit log"), "history", "iam:audit", "/audit/", Permission.ADMINISTER, False),),
+        (
+            (_("Usage"), "activity", "endpoints:usage", "/usage/", Permission.VIEW, False),
+            (_("Audit log"), "history", "iam:audit", "/audit/", Permission.ADMINISTER, False),
+        ),
     ),
     (
         _("Platform"),

@@ -8,7 +8,12 @@ from typing import Any
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    extend_schema,
+    extend_schema_field,
+    extend_schema_serializer,
+)
 from rest_framework import serializers, viewsets
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
@@ -73,6 +78,7 @@ class UsageRowSerializer(UsageFiguresSerializer):
         return {"id": row.key, "name": row.name, "exists": not row.gone, **figures}
 
 
+@extend_schema_serializer(many=False)
 class UsageReportSerializer(serializers.Serializer[Report]):
     """All rows at once: there are no further pages."""
 

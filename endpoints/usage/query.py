@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from django.db.models import Max, Q, QuerySet, Sum
@@ -132,3 +132,14 @@ def _last_names(project_id: str, span: Span, by: By, gone: Collection[str]) -> d
             if row[key] not in last or row["last"] >= last[row[key]][0]:
                 last[row[key]] = (row["last"], row[name])
     return {key: name for key, (_, name) in last.items()}
+
+
+def name_of(project_id: str, by: By, key: str) -> str:
+    """Today's name of one of them, the last one if it is gone, else its id. Another project's has none."""
+    if not key:
+        return _("Without a token") if by == By.ACCOUNT else _("Unknown")
+    present = _present(project_id, by, {key})
+    if key in present:
+        return present[key]
+    ever = Span(date(2020, 1, 1), date(9000, 1, 1))
+    return _last_names(project_id, ever, by, {key}).get(key, key)

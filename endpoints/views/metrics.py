@@ -7,8 +7,10 @@ import time
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 
 from endpoints.charts import DEFAULT_RANGE, RANGES, charts
+from endpoints.usage.page import this_month
 from endpoints.views.common import get_endpoint
 from iam.access import require
 from iam.actors import current_actor
@@ -45,6 +47,7 @@ def metrics_tab(request: HttpRequest, endpoint_id: str) -> HttpResponse:
         "chosen": chosen if chosen in RANGES else "" if request.GET.get("from") else DEFAULT_RANGE,
         "scripts": SCRIPTS,
         "decisions": _decisions(endpoint.id),
+        "month": this_month(endpoint, timezone.now().date()),
     }
     return render(request, "endpoints/metrics.html", context)
 
