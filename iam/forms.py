@@ -143,7 +143,9 @@ class ServiceAccountForm(CallerForm):
 class SecretForm(forms.Form):
     """A second secret."""
 
-    expires_at = forms.DateField(label=_("Expires on"), required=False, widget=DateInput())
+    expires_at = forms.DateField(
+        label=_("Expires on"), required=False, widget=DateInput(**{"class": "form-control date-field"})
+    )
 
     def moment(self) -> datetime | None:
         """Of a valid form."""

@@ -28,7 +28,9 @@ class InvalidToken(Exception):
 def lifetime_s(client: Client) -> int:
     """How long a token of this client's service account lives: no token outlives its account, whoever is down then."""
     expires_at = client.account.expires_at
-    left = settings.BERTH_TOKEN_LIFETIME_S if expires_at is None else int(expires_at.timestamp() - time.time())
+    left = (
+        settings.BERTH_TOKEN_LIFETIME_S if expires_at is None else int(expires_at.timestamp() - time.time())
+    )
     return max(0, min(settings.BERTH_TOKEN_LIFETIME_S, left))
 
 

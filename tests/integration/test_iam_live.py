@@ -94,7 +94,7 @@ def sign_in(page: Page, base: str, email: str) -> None:
     page.goto(f"{base}/accounts/login/?next={LIST}")
     page.locator("input[name=login]").fill(email)
     page.locator("input[name=password]").fill(PASSWORD)
-    page.locator("form button[type=submit]", has_text="Sign in").click()
+    page.get_by_role("button", name="Sign in", exact=True).click()
     page.wait_for_url(f"{base}{LIST}")
 
 
@@ -155,6 +155,40 @@ class TestCredentialsPage:
         page.set_viewport_size({"width": 375, "height": 700})
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 375
+
+
+@pytest.mark.browser
+class TestApiKeyPage:
+    def test_from_the_empty_page_to_a_deleted_key(
+        self, live_server: Any, owner: User, page: Page, violations: list[str]
+    ) -> None:
+        sign_in(page, live_server.url, owner.email)
+        page.get_by_role("link", name="API keys").click()
+        page.get_by_role("link", name="Create API key").click()
+        page.get_by_label("Name").fill("laptop")
+        page.get_by_label("Only these").check()
+        expect(page.get_by_text("This project has no endpoint yet.")).to_be_visible()
+        page.get_by_label("All of the project").check()
+        expect(page.get_by_text("This project has no endpoint yet.")).to_be_hidden()
+        page.get_by_role("button", name="Create", exact=True).click()
+        text = page.locator("#api-key").input_value()
+        assert text.count(".") == 2
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=live_server.url)
+        page.locator("[data-copy-from='#python']").click()
+        expect(page.locator("[data-copy-from='#python']")).to_have_class(re.compile("is-copied"))
+        assert f'api_key="{text}"' in page.evaluate("navigator.clipboard.readText()")
+        page.get_by_role("link", name="I have saved it").click()
+        page.go_back()
+        page.wait_for_load_state()
+        assert text not in page.content()
+        page.goto(f"{live_server.url}/iam/api-keys/")
+        page.get_by_role("button", name="Delete").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_role("button", name="Delete")).to_be_disabled()
+        dialog.get_by_role("textbox").fill("laptop")
+        dialog.get_by_role("button", name="Delete").click()
+        expect(page.get_by_text("You have no API key in this project")).to_be_visible()
+        assert violations == []
 
 
 @pytest.mark.browser

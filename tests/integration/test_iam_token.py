@@ -200,11 +200,11 @@ class TestGranted:
         assert token not in caplog.text
 
 
-@pytest.mark.django_db
 def _headers_but_id(answer: Any) -> dict[str, str]:
     return {name: value for name, value in answer.items() if name.lower() != "x-request-id"}
 
 
+@pytest.mark.django_db
 class TestRefused:
     def test_wrong_id_and_wrong_secret_read_alike(self, credentials: tuple[str, str]) -> None:
         answers = [
