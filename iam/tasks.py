@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from iam import grants, services
 from iam.oauth import key_rotation
+from iam.sign_in import sessions
 
 
 @shared_task(name="iam.tasks.sweep_identities")
@@ -15,6 +16,12 @@ def sweep_identities() -> None:
     now = timezone.now()
     services.expire_service_accounts(now)
     grants.prune(now)
+
+
+@shared_task(name="iam.tasks.clear_sessions")
+def clear_sessions() -> None:
+    """Sessions whose time is over leave the database; most are of browsers that never signed in."""
+    sessions.clear_expired()
 
 
 @shared_task(name="iam.tasks.turn_signing_keys")

@@ -26,6 +26,8 @@ from django.conf import settings
 from django.core.cache import cache
 from fido2.webauthn import CollectedClientData
 
+from iam.sign_in import recording
+
 # A code is good for its own 30 s, and for the step before and after.
 CODE_LIFE_S = 120
 
@@ -56,11 +58,23 @@ class AddPasskeyForm(OurOrigin, AddWebAuthnForm):  # type: ignore[misc]
     """Registers one."""
 
 
-class UsePasskeyForm(OurOrigin, AuthenticateWebAuthnForm):  # type: ignore[misc]
+class OnRecord(forms.Form):
+    """A passkey that opens nothing is on record."""
+
+    def clean_credential(self) -> Any:
+        """Whose it was meant to be is not known."""
+        try:
+            return super().clean_credential()  # type: ignore[misc]
+        except forms.ValidationError:
+            recording.failed("", "webauthn")
+            raise
+
+
+class UsePasskeyForm(OnRecord, OurOrigin, AuthenticateWebAuthnForm):  # type: ignore[misc]
     """As the second step."""
 
 
-class SignInByPasskeyForm(OurOrigin, LoginWebAuthnForm):  # type: ignore[misc]
+class SignInByPasskeyForm(OnRecord, OurOrigin, LoginWebAuthnForm):  # type: ignore[misc]
     """Instead of address and password."""
 
 

@@ -63,8 +63,17 @@ def begin(account: str, address: str, device: str = "", now: float | None = None
     account: the name typed, in lower case, or "mfa:<user id>" for a code. device: the id of a browser that this
     account has signed in with before, "" for any other.
     """
+    strangers = [(BY_ADDRESS, address), (BY_ACCOUNT, account)]
+    return _count([(BY_DEVICE, f"{device}:{account}")] if device else strangers, now)
+
+
+def begin_from(address: str, now: float | None = None) -> Attempt:
+    """Count a try at something that has no account yet, by the address alone. Raises TooMany."""
+    return _count([(BY_ADDRESS, address)], now)
+
+
+def _count(counted: Sequence[tuple[Rule, str]], now: float | None) -> Attempt:
     moment = time.time() if now is None else now
-    counted = [(BY_DEVICE, f"{device}:{account}")] if device else _of_strangers(account, address)
     keys: list[str] = []
     for rule, whom in counted:
         key = _key(rule, whom, moment)
@@ -73,10 +82,6 @@ def begin(account: str, address: str, device: str = "", now: float | None = None
             Attempt(tuple(keys)).succeeded()  # a refused guess was none
             raise TooMany(rule.window_s - int(moment) % rule.window_s)
     return Attempt(tuple(keys))
-
-
-def _of_strangers(account: str, address: str) -> Sequence[tuple[Rule, str]]:
-    return [(BY_ADDRESS, address), (BY_ACCOUNT, account)]
 
 
 def _increase(key: str, window_s: int) -> int:

@@ -33,10 +33,16 @@ def connect() -> None:
     mfa_signals.authentication_failed.connect(_code_failed, dispatch_uid="iam.mfa_failed")
 
 
-def failed(email: str) -> None:
+def failed(email: str, method: str = "password") -> None:
     """A wrong password or a name that nobody has: the log doesn't say which either. People also type passwords where
     the name belongs: what is no address isn't kept."""
-    audit.record(None, "session.sign_in_failed", kind="session", name=email.strip() if "@" in email else "")
+    audit.record(
+        None,
+        "session.sign_in_failed",
+        kind="session",
+        name=email.strip() if "@" in email else "",
+        after={"with": [method]},
+    )
 
 
 def sessions_ended(user: User, count: int) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from allauth.usersessions.models import UserSession
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -87,6 +89,12 @@ def end_all(user: User, but: str | None = None) -> int:
     for row in rows:
         row.end()
     return len(rows)
+
+
+def clear_expired() -> None:
+    """Remove sessions whose time is over, and what was noted of sessions that are gone."""
+    SessionStore.clear_expired()
+    UserSession.objects.exclude(session_key__in=Session.objects.values("session_key")).delete()
 
 
 def device_of(user_agent: str) -> str:

@@ -97,8 +97,10 @@ class SSOAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
 
     def on_authentication_error(self, request: HttpRequest, provider: Any, **kwargs: Any) -> None:
         """Why, for whoever runs this; the page says less."""
-        logger.warning("single sign-on failed: %s", kwargs.get("exception") or kwargs.get("error"))
-        audit.record(None, "session.sign_in_failed", kind="session", after={"with": ["sso"]})
+        why = kwargs.get("exception")
+        logger.warning("single sign-on failed: %s", why or kwargs.get("error"))
+        if why is not None:  # else nobody asked us, or the person broke off
+            audit.record(None, "session.sign_in_failed", kind="session", after={"with": ["sso"]})
 
 
 def connect() -> None:
@@ -141,7 +143,7 @@ def _project() -> Project | None:
 
 def _refusal(request: HttpRequest, reason: str, sociallogin: SocialLogin) -> ImmediateHttpResponse:
     address = next((str(address.email) for address in sociallogin.email_addresses), "")
-    recording.failed(address)
+    recording.failed(address, "sso")
     response: HttpResponse = render(
         request,
         "socialaccount/refused.html",

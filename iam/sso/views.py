@@ -13,6 +13,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from iam import addresses
+from iam.sign_in import limits, refusals
 from iam.sso.adapter import provider_id
 from iam.sso.provider import SSOClient
 
@@ -41,8 +43,15 @@ def login(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_safe
 def callback(request: HttpRequest) -> HttpResponse:
-    """Back from the provider."""
-    response: HttpResponse = _Callback.adapter_view(_client(request))(request)
+    """Back from the provider. Answers that let nobody in are counted by address: each costs calls and a record."""
+    client = _client(request)
+    try:
+        attempt = limits.begin_from(addresses.network_of(addresses.client_address(request)))
+    except limits.TooMany as error:
+        return refusals.too_many(request, error.wait_s)
+    response: HttpResponse = _Callback.adapter_view(client)(request)
+    if response.status_code < 400:
+        attempt.succeeded()
     return response
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,15 +15,18 @@ from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value
 from allauth.usersessions.models import UserSession
 from cryptography.hazmat.primitives.asymmetric import ec
+from django.contrib.sessions.models import Session
 from django.core.management import call_command
 from django.db import connection
 from django.test import Client, TestCase
+from django.utils import timezone
 from fido2.cose import ES256
 from fido2.utils import websafe_encode
 from fido2.webauthn import Aaguid, AttestationObject, AttestedCredentialData, AuthenticatorData
 
 from iam.models import AuditEvent, User
 from iam.sign_in import limits
+from iam.tasks import clear_sessions
 from tests.conftest import PASSWORD
 
 pytestmark = pytest.mark.django_db
@@ -279,6 +283,18 @@ class TestGuessing:
         assert guesser.get("/inference/").status_code == 302
         sign_in(client, owner)
 
+    def test_passkeys_are_tried_by_address(self, owner: User) -> None:
+        browser = Client()
+        options = browser.get("/accounts/passkeys/sign-in/", headers={"accept": "application/json"}).json()
+        assert options["request_options"]["publicKey"]["userVerification"] == "required"
+        for _ in range(10):
+            answer = browser.post("/accounts/passkeys/sign-in/", {"credential": '{"response": {}}'})
+            assert answer["Location"] == LOGIN
+        answer = browser.post("/accounts/passkeys/sign-in/", {"credential": "{}"})
+        assert (answer.status_code, answer["Retry-After"]) == (429, "60")
+        told = AuditEvent.objects.filter(action="session.sign_in_failed")
+        assert [event.after for event in told] == [{"with": ["webauthn"]}] * 10
+
     def test_a_window_ends(self) -> None:
         for _ in range(limits.BY_ACCOUNT.failures):
             limits.begin("a@b.c", "192.0.2.1", now=1000.0)
@@ -357,6 +373,16 @@ class TestSessions:
         assert (other.actor_kind, other.target_id) == ("anonymous", "")
         assert entered.after == {"with": ["password"], "device": "Firefox 141 · Linux"}
         assert not UserSession.objects.exists()
+
+    def test_what_is_over_is_cleared(self, owner: User, client: Client) -> None:
+        sign_in(client, owner)
+        sign_in(gone := Client(), owner)
+        Session.objects.filter(session_key=gone.session.session_key).update(
+            expire_date=timezone.now() - timedelta(seconds=1)
+        )
+        clear_sessions()
+        assert Session.objects.count() == UserSession.objects.count() == 1
+        assert client.get("/inference/").status_code == 200
 
     def test_pages_of_mail_are_not_there(self, owner: User, client: Client) -> None:
         sign_in(client, owner)

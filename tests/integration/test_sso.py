@@ -24,6 +24,7 @@ from joserfc.jwk import RSAKey
 
 from iam.models import AuditEvent, Membership, Project, User
 from iam.roles import Role
+from iam.sign_in import limits
 from iam.sso import id_tokens
 from tests.conftest import PASSWORD
 from tests.support_oidc import CLIENT, SECRET, Provider, oidc_provider
@@ -316,6 +317,14 @@ class TestWhatIsNotBelieved:
             "signed in anew, connected to nobody else"
         )
         assert SocialAccount.objects.get().user == owner
+
+    def test_bad_answers_are_limited_by_address(self, provider: Provider, owner: User) -> None:
+        client = Client()
+        for _ in range(limits.BY_ADDRESS.failures):
+            assert client.get("/accounts/sso/callback/?code=x&state=y").status_code == 401
+        assert client.get("/accounts/sso/callback/?code=x&state=y").status_code == 429
+        assert not AuditEvent.objects.exists(), "nobody asked: nothing to record"
+        assert sign_in(Client()).status_code == 429
 
     def test_links_belong_to_their_issuer(self, provider: Provider, owner: User, settings: Any) -> None:
         sign_in(Client())

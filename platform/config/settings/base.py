@@ -199,6 +199,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 600.0,
         "options": {"expires": 600},
     },
+    "clear-sessions": {"task": "iam.tasks.clear_sessions", "schedule": 3600.0, "options": {"expires": 3600}},
     "sweep-imports": {"task": "registry.tasks.sweep_imports", "schedule": 15.0, "options": {"expires": 15}},
 }
 CELERY_BEAT_SCHEDULE_FILENAME = str(BERTH_RUN_DIR / "beat-schedule")
