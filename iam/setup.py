@@ -33,6 +33,8 @@ def ensure_first_admin() -> tuple[str, str] | None:
         user = User.objects.create_superuser(email, password)
         project, _made = Project.objects.get_or_create(name=PROJECT_NAME)
         Membership.objects.create(user=user, project=project, role=Role.ADMIN)
+        after = {"email": email, "is_superuser": True, "project": project.name, "role": Role.ADMIN}
+        audit.record(audit.Command("up"), "user.create", user, after=after)
     return email, password
 
 

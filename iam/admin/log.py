@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC
 from typing import Any
 
 from django.contrib import admin
@@ -54,8 +55,8 @@ class ScopeFilter(admin.SimpleListFilter):
 class AuditEventAdmin(ReadOnly, ModelAdmin):
     """Who did what to what, from where, with what was before and after."""
 
-    list_display = ("at", "who", "said", "target_name", "project_id", "address")
-    list_display_links = ("at", "said")
+    list_display = ("moment", "who", "said", "target_name", "address", "project_id")
+    list_display_links = ("moment", "said")
     list_filter = (ScopeFilter, KindFilter, "actor_kind", "at")
     search_fields = (
         *("=project_id", "actor_name", "=actor_id", "action", "=target_id", "target_name"),
@@ -65,10 +66,15 @@ class AuditEventAdmin(ReadOnly, ModelAdmin):
     show_full_result_count = False
     list_per_page = 50
     fields = (
-        *("at", "project_id", "who", "actor_kind", "actor_id", "said", "action"),
+        *("moment", "project_id", "who", "actor_kind", "actor_id", "said", "action"),
         *("target_kind", "target_id", "target_name", "was", "became", "address", "request_id"),
     )
-    readonly_fields = ("who", "said", "was", "became")
+    readonly_fields = ("moment", "who", "said", "was", "became")
+
+    @admin.display(description=_("time (UTC)"), ordering="id")
+    def moment(self, event: AuditEvent) -> str:
+        """To the second."""
+        return f"{event.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
     @admin.display(description=_("actor"))
     def who(self, event: AuditEvent) -> str:

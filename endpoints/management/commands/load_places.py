@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand
+from django.db import transaction
 
 from endpoints.models import InstanceType, Region
+from iam import audit
 
 SOURCE = Path(__file__).resolve().parents[2] / "data" / "instance-types.csv"
 REGIONS = {"HCM": "Ho Chi Minh City"}
@@ -20,16 +22,21 @@ class Command(BaseCommand):
 
     help = "Add the regions and instance types that are missing."
 
+    @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
         """Add what is missing and say how much that was."""
-        added = 0
+        added = []
         for code, name in REGIONS.items():
-            added += Region.objects.get_or_create(code=code, defaults={"name": name})[1]
+            if Region.objects.get_or_create(code=code, defaults={"name": name})[1]:
+                added.append(code)
         with SOURCE.open(newline="") as file:
             for position, row in enumerate(csv.DictReader(file)):
                 defaults = _columns(row) | {"position": position}
-                added += InstanceType.objects.get_or_create(name=row["name"], defaults=defaults)[1]
-        self.stdout.write(f"{added} regions and instance types added")
+                if InstanceType.objects.get_or_create(name=row["name"], defaults=defaults)[1]:
+                    added.append(row["name"])
+        if added:
+            audit.record(audit.Command("load_places"), "places.load", kind="places", after={"added": added})
+        self.stdout.write(f"{len(added)} regions and instance types added")
 
 
 def _columns(row: dict[str, str]) -> dict[str, Any]:
