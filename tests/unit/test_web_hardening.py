@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import re
 import socket
@@ -210,6 +211,24 @@ def test_check_deploy_is_clean_under_production_settings(tmp_path: Path) -> None
     done = deployed(tmp_path, "check", "--deploy", "--fail-level", "WARNING", **tls)
     assert done.returncode == 0, done.stderr
     assert "no issues (3 silenced)" in done.stdout + done.stderr or "3 silenced" in done.stdout + done.stderr
+
+
+def test_production_is_stricter(tmp_path: Path) -> None:
+    code = (
+        "import json; from config.settings import production as p; "
+        "print(json.dumps({n: v for n, v in vars(p).items() if n.startswith(('SESSION_C', 'CSRF_C', 'SECURE_H'))}))"
+    )
+    path = os.pathsep.join((str(ROOT), str(ROOT / "platform")))
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": path, "BERTH_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=60
+    )
+    found = json.loads(done.stdout)
+    assert found["SECURE_HSTS_SECONDS"] >= 31_536_000
+    assert {found[f"{cookie}_COOKIE_SECURE"] for cookie in ("SESSION", "CSRF")} == {True}
+    assert found["SESSION_COOKIE_HTTPONLY"] is True
+    assert found["SESSION_COOKIE_NAME"].startswith("__Host-")
+    assert found["CSRF_COOKIE_NAME"].startswith("__Host-")
 
 
 def test_check_deploy_names_what_is_open(settings: Any, tmp_path: Path) -> None:
