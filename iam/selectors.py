@@ -104,7 +104,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class KeyText:
-    """A new API key as its owner needs it, in the page that shows it once. url: an endpoint to try it on, "" if none."""
+    """A new API key as its owner needs it, in the page that shows it once. url: an endpoint to try it on, or ""."""
 
     key_id: str
     text: str = field(repr=False)
