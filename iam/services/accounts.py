@@ -140,6 +140,9 @@ def enable_service_account(actor: Actor, account: ServiceAccount) -> None:
             stored.disabled_at = None
             stored.save(update_fields=["disabled_at", "updated_at"])
             record(actor, "service_account.enable", stored, kind="service_account")
+            access_changed.send(
+                sender=ServiceAccount
+            )  # gateways are told of limits of those who may call alone
     _copy(stored, account)
     logger.info("%s enabled service account %s", actor.name, account.id)
 

@@ -131,6 +131,10 @@ class TestRevocation:
         assert told == [ServiceAccount]
         services.create_service_account(owner_actor, "b", [Role.USER], requests_per_minute=5)
         assert len(told) == 2
+        services.disable_service_account(owner_actor, account)
+        told.clear()
+        services.enable_service_account(owner_actor, account)
+        assert told == [ServiceAccount]
 
 
 class TestExpiry:
