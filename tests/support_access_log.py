@@ -30,7 +30,7 @@ def line(at: datetime | None = None, **fields: Any) -> bytes:
         "status": 200,
         "sub": "sa-1",
         "time": began.strftime("%Y-%m-%dT%H:%M:%S.") + f"{began.microsecond // 1000:03}Z",
-        "usage": {"prompt_tokens": 9, "completion_tokens": 2},
+        "usage": "9 2 0",
         **fields,
     }
     return json.dumps(said, separators=(",", ":")).encode() + b"\n"

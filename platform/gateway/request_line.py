@@ -111,23 +111,27 @@ def _tokens(said: Mapping[str, Any], status: int) -> tuple[int, int, bool, bool]
     """Prompt, completion, whether they are estimated, and whether the answer was not read."""
     if said["replica"] is None:  # nobody computed anything
         return 0, 0, False, False
-    read: Mapping[str, Any] = said["usage"] or {}
-    if "prompt_tokens" in read or "completion_tokens" in read:
-        after = _number(read.get("events", 0))  # sent since the model server counted last
-        prompt, completion = _number(read.get("prompt_tokens", 0)), _number(read.get("completion_tokens", 0))
-        return prompt, completion + after, after > 0, False
-    if read.get("unread"):
+    read: str = said["usage"] or ""
+    if read == "unread":
         return 0, 0, False, True
+    asked, answered, parts = read.split(" ") if read else ("-", "-", "")
+    after = _number(parts or 0)  # parts of a stream that were sent since the model server counted last
+    if asked != "-" or answered != "-":
+        return _tokens_said(asked), _tokens_said(answered) + after, after > 0, False
     if status and not 200 <= status < 300:
         return 0, 0, False, False
     prompt = -(-_number(said["bytes_in"]) // BYTES_PER_TOKEN)
-    if "events" in read:
-        return prompt, _number(read["events"]), True, False
+    if parts:
+        return prompt, after, True, False
     found = _USES_TOKENS.search(str(said["path"])) if said["method"] == "POST" else None
     if found is None:
         return 0, 0, False, False
     completion = _number(said["bytes_out"]) // BYTES_PER_TOKEN if found[1] and status else 0
     return prompt, completion, True, False
+
+
+def _tokens_said(text: str) -> int:
+    return 0 if text == "-" else _number(text)
 
 
 def _number(value: Any, most: int = _MOST) -> int:

@@ -1,20 +1,23 @@
 -- Reads prompt and completion tokens out of answers as they pass, and leaves them in the dynamic metadata `berth`,
 -- key `usage`, for the access log (gateway.request_line). Changes nothing, holds nothing back.
 --
---   prompt_tokens, completion_tokens   what the model server said
---   events                             parts of a stream with content since it said so last
---   unread                             true: the answer was too large to be looked into
+--   "9 2 0"    prompt and completion tokens that the model server named, "-" for one that it did not; then the parts
+--              of a stream with content since it named any
+--   "unread"   the answer was too large to be looked into
 --
 -- A quotation mark inside of a JSON string is escaped: "usage" in quotation marks is a member's name, never a text that
 -- somebody let a model say. Of several such members the greatest counts, so that none that a caller gets echoed hides
 -- the model server's own.
+--
+-- Every object that Envoy hands out costs about a microsecond a request, which is why there are so few below.
 
 local WHOLE = 1048576 -- bytes of a JSON answer that are looked through; of what follows only the end
 local END = 4096
 local LINE = 65536 -- bytes of a stream's line, likewise
+local MOST = 1e12 -- tokens; whoever says more made it up
 
-local find, match, gmatch, sub = string.find, string.match, string.gmatch, string.sub
-local max = math.max
+local find, match, gmatch, sub, byte = string.find, string.match, string.gmatch, string.sub, string.byte
+local BRACE = byte("}")
 
 -- Texts that a model says, by the names that model servers give them.
 local SAID = {
@@ -28,51 +31,40 @@ local SAID = {
   partial_json = true,
 }
 
-local function number(object, pattern)
-  return tonumber(match(object, pattern))
+local function greater(one, other)
+  one = tonumber(one)
+  return one and one < MOST and (not other or one > other) and one or other
 end
 
-local function take(usage, prompt, completion)
-  if prompt then
-    usage.prompt_tokens = max(usage.prompt_tokens or 0, prompt)
-  end
-  if completion then
-    usage.completion_tokens = max(usage.completion_tokens or 0, completion)
-    usage.events = nil
-  end
-  return prompt or completion
-end
-
--- Whether `text` holds a usage object; it is added to `usage`.
-local function look(usage, text)
-  local found = false
+-- prompt and completion, at least those given, of all usage objects in `text`
+local function look(text, prompt, completion)
   local _, stop = find(text, '"usage"', 1, true)
   while stop do
     local object = match(text, "^%s*:%s*(%b{})", stop + 1)
     if object then
-      local prompt = number(object, '"prompt_tokens"%s*:%s*(%d+)') or number(object, '"input_tokens"%s*:%s*(%d+)')
-      local completion = number(object, '"completion_tokens"%s*:%s*(%d+)')
-        or number(object, '"output_tokens"%s*:%s*(%d+)')
-      if not prompt and not completion then
-        prompt = number(object, '"total_tokens"%s*:%s*(%d+)')
+      local asked = match(object, '"prompt_tokens"%s*:%s*(%d+)') or match(object, '"input_tokens"%s*:%s*(%d+)')
+      local said = match(object, '"completion_tokens"%s*:%s*(%d+)') or match(object, '"output_tokens"%s*:%s*(%d+)')
+      if not asked and not said then
+        asked = match(object, '"total_tokens"%s*:%s*(%d+)')
       end
-      found = take(usage, prompt, completion) and true or found
+      prompt, completion = greater(asked, prompt), greater(said, completion)
     end
     _, stop = find(text, '"usage"', stop + 1, true)
   end
-  return found
+  return prompt, completion
 end
 
 -- llama.cpp ends its streams with what it measured, asked for usage or not.
-local function look_timings(usage, text)
+local function look_timings(text, prompt, completion)
   local _, stop = find(text, '"timings"', 1, true)
   local object = stop and match(text, "^%s*:%s*(%b{})", stop + 1)
-  if not object then
-    return false
+  if object then
+    local asked = tonumber(match(object, '"prompt_n"%s*:%s*(%d+)'))
+    local cached = tonumber(match(object, '"cache_n"%s*:%s*(%d+)')) or 0
+    prompt = greater(asked and asked + cached, prompt)
+    completion = greater(match(object, '"predicted_n"%s*:%s*(%d+)'), completion)
   end
-  local prompt = number(object, '"prompt_n"%s*:%s*(%d+)')
-  local cached = number(object, '"cache_n"%s*:%s*(%d+)') or 0
-  return take(usage, prompt and prompt + cached, number(object, '"predicted_n"%s*:%s*(%d+)')) and true or false
+  return prompt, completion
 end
 
 local function says_something(line)
@@ -84,13 +76,14 @@ local function says_something(line)
   return false
 end
 
-local function note(handle, usage)
-  handle:streamInfo():dynamicMetadata():set("berth", "usage", usage)
+local function note(handle, prompt, completion, events)
+  local text = (prompt or "-") .. " " .. (completion or "-") .. " " .. events
+  handle:streamInfo():dynamicMetadata():set("berth", "usage", text)
 end
 
 local function read_stream(handle)
-  local usage, rest = { events = 0 }, ""
-  note(handle, usage)
+  local prompt, completion, events, rest = nil, nil, 0, ""
+  note(handle, prompt, completion, events)
   for chunk in handle:bodyChunks() do
     local text = rest .. chunk:getBytes(0, chunk:length())
     local from, changed = 1, false
@@ -98,11 +91,13 @@ local function read_stream(handle)
     while stop do
       if sub(text, from, from + 4) == "data:" then
         local line = sub(text, from, stop)
-        if look(usage, line) or look_timings(usage, line) then
-          changed = true
+        local asked, said = look_timings(line, look(line, prompt, completion))
+        if said ~= completion then
+          prompt, completion, events, changed = asked, said, 0, true
+        elseif asked ~= prompt then
+          prompt, changed = asked, true
         elseif says_something(line) then
-          usage.events = (usage.events or 0) + 1
-          changed = true
+          events, changed = events + 1, true
         end
       end
       from = stop + 1
@@ -113,19 +108,22 @@ local function read_stream(handle)
       rest = "data:" .. sub(rest, -END)
     end
     if changed then
-      note(handle, usage)
+      note(handle, prompt, completion, events)
     end
   end
 end
 
 local function read_answer(handle)
-  local usage, seen, last, found = {}, 0, "", false
+  local seen, last, prompt, completion = 0, "", nil, nil
   for chunk in handle:bodyChunks() do
     local size = chunk:length()
     seen = seen + size
     if seen <= WHOLE then
       local text = last .. chunk:getBytes(0, size)
-      found = look(usage, text) or found
+      prompt, completion = look(text, prompt, completion)
+      if prompt and byte(text, -1) == BRACE then
+        break -- most likely the end, which Envoy tells with a chunk of its own
+      end
       last = sub(text, -END)
     elseif size < END then
       last = sub(last .. chunk:getBytes(0, size), -END)
@@ -134,26 +132,21 @@ local function read_answer(handle)
     end
   end
   if seen > WHOLE then
-    found = look(usage, last) or found
-    usage.unread = not found or nil
+    prompt, completion = look(last, prompt, completion)
+    if not prompt and not completion then
+      handle:streamInfo():dynamicMetadata():set("berth", "usage", "unread")
+    end
   end
-  if found or usage.unread then
-    note(handle, usage)
+  if prompt or completion then
+    note(handle, prompt, completion, 0)
   end
 end
 
 function envoy_on_response(handle)
-  local headers = handle:headers()
-  if sub(headers:get(":status"), 1, 1) ~= "2" then
-    return
-  end
-  local kind = headers:get("content-type")
-  if not kind or (headers:get("content-encoding") or "identity") ~= "identity" then
-    return
-  end
-  if find(kind, "^application/json") then
+  local kind = handle:headers():get("content-type")
+  if kind == "application/json" or kind and find(kind, "^application/json") then
     read_answer(handle)
-  elseif find(kind, "^text/event%-stream") then
+  elseif kind and find(kind, "^text/event%-stream") and not handle:headers():get("content-encoding") then
     read_stream(handle)
   end
 end

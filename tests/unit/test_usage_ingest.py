@@ -66,8 +66,8 @@ def test_requests_are_added_up_by_hour_caller_and_answer(endpoint: Endpoint, acc
         call(endpoint, account, status=500, usage=None),
         call(endpoint, account, AT - timedelta(hours=1)),
     )
-    send(call(endpoint, account, usage={"events": 5}, first_byte_ms=None))
-    send(call(endpoint, account, usage={"unread": True}, bytes_out=3_000_000), gateway="gw-2")
+    send(call(endpoint, account, usage="- - 5", first_byte_ms=None))
+    send(call(endpoint, account, usage="unread", bytes_out=3_000_000), gateway="gw-2")
     earlier, ok, bad = rows()
     assert (earlier.hour, earlier.requests) == (AT.replace(hour=9, minute=0, second=0), 1)
     assert (ok.hour, ok.status, ok.requests) == (AT.replace(minute=0, second=0), 200, 5)
