@@ -16,7 +16,7 @@ from iam.actors import Actor
 from iam.audit import record
 from iam.models import MAX_API_KEYS, ApiKey, Membership, User
 from iam.oauth import tokens
-from iam.roles import Permission
+from iam.roles import Permission, allows
 from iam.services.cleaning import LIMITS, clean_endpoints, clean_expiry, clean_limits, refuse
 from iam.signals import access_changed
 
@@ -57,9 +57,9 @@ def create_api_key(
         **clean_limits(limits),
     )
     with transaction.atomic():
-        # Locked, so that two calls at once don't both find room; and whoever leaves meanwhile gets none.
+        # Locked, so that two calls at once don't both find room; and whoever loses the role meanwhile gets none.
         member = Membership.objects.select_for_update().filter(user=user, project=actor.project).first()
-        if member is None:
+        if member is None or not allows((member.role,), Permission.INVOKE):
             raise _not_allowed()
         _make_room(user, actor, now)
         text = tokens.issue_key(key)

@@ -330,7 +330,10 @@ class TestKeys:
     ) -> None:
         assert editor_actor.user is not None
         stranger = Actor(Project.objects.create(name="Gamma"), (Role.ADMIN,), user=editor_actor.user)
-        for actor in (viewer_actor, actor_for_account(account), stranger):
+        stale = Actor(
+            viewer_actor.project, (Role.USER,), user=viewer_actor.user
+        )  # the role was taken meanwhile
+        for actor in (viewer_actor, actor_for_account(account), stranger, stale):
             with pytest.raises(PermissionDenied):
                 services.create_api_key(actor, "x")
         assert not ApiKey.objects.exists()
