@@ -31,8 +31,8 @@ pytestmark = pytest.mark.envoy
 
 ECHO, STREAM = (f"me-00000000-0000-4000-8000-0000000007{n:02}" for n in range(2))
 EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-CLOCK_S = 0.7
-READER_S = 2.0
+CLOCK_S = 0.5
+READER_S = 1.5
 LONGER_S = 2 * CLOCK_S
 CONNECTIONS = 700
 
@@ -180,7 +180,7 @@ def test_a_client_that_does_not_read_is_cut(world: World, script: Script) -> Non
 
 
 def test_a_client_that_reads_slowly_gets_everything(world: World, script: Script) -> None:
-    size = 12 * 1024 * 1024
+    size = 8 * 1024 * 1024
     with opened(world, begun="content-length: 0\r\nconnection: close\r\n\r\n") as client:
         exchange = script.next()
         head = f"HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n".encode()

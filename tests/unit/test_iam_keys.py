@@ -19,10 +19,12 @@ from cryptography.hazmat.primitives import serialization
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 
+from config.celery import app
 from iam.models import ApiKey, AuditEvent, Project, ServiceAccount, User
 from iam.oauth import key_rotation, keys, tokens
 from iam.oauth.keys import Ring
 from iam.oauth.validator import client_for
+from iam.tasks import turn_signing_keys
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -204,6 +206,14 @@ class TestSchedule:
         first = kids_of(Ring.ACCESS)
         key_rotation.turn(self.after(9999))
         assert kids_of(Ring.ACCESS) == first
+
+    def test_the_clock_names_tasks_that_workers_know(self, settings: Any) -> None:
+        app.loader.import_default_modules()
+        named = {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
+        assert "iam.tasks.turn_signing_keys" in named
+        assert named <= set(app.tasks)
+        turn_signing_keys()
+        assert len(kids()) == 1
 
     def test_workers_at_once_make_one_key(self) -> None:
         kids_of(Ring.ACCESS)

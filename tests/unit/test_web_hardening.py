@@ -27,8 +27,10 @@ from config.middleware import BrowserHeaders
 from gateway.targets import origin_of
 from iam.models import User
 from tests.conftest import signed_in
+from tests.support_endpoints import load_data
 from tests.support_gateway import free_port, until
 from tests.support_sockets import Socket
+from tests.support_tenancy import routes, world
 
 ROOT = Path(__file__).resolve().parents[2]
 ORIGIN = "https://berth.example"
@@ -95,6 +97,25 @@ def test_no_page_needs_anything_inline_and_none_is_without_the_policy(staff: Cli
         assert "default-src 'none'" in policy, url
         looked += 1
     assert looked > 40
+
+
+@pytest.mark.django_db
+def test_no_page_of_an_object_needs_anything_inline() -> None:
+    load_data()
+    full = world("zzalpha")
+    browser = signed_in(full.owner)
+    looked = 0
+    for route in routes():
+        for url in route.addresses(full, full) if route.objects else []:
+            answer = browser.get(url)
+            if answer.status_code != 200 or not answer.get("Content-Type", "").startswith("text/html"):
+                continue
+            page = Inline()
+            page.feed(answer.content.decode())
+            assert not page.found, (url, page.found)
+            assert "unsafe" not in answer["Content-Security-Policy"]
+            looked += 1
+    assert looked > 15
 
 
 def test_admin_pages_of_objects_need_nothing_inline(staff: Client, owner: User) -> None:
