@@ -59,9 +59,11 @@ class Exchange:
                 data = self.reader.read(size)
                 if len(data) < size:
                     raise ConnectionError("the request broke off")
-                self.reader.readline()
                 if not size:
+                    while self.reader.readline().strip():
+                        pass  # trailers
                     return
+                self.reader.readline()
                 yield data
 
 

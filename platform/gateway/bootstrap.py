@@ -214,6 +214,7 @@ def _local_replies() -> list[Json]:
         ),
         _reply(upstream_failed, answers.REPLICA_LOST),
         _other(_all(_status("GE", 400), _status("LE", 499))),
+        _other(_status("EQ", 501)),  # a transfer coding that Envoy does not know
         _reply(_all(_status("GE", 500), _status("NE", 503)), answers.INTERNAL),
     ]
 
