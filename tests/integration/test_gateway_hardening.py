@@ -14,6 +14,7 @@ import socket
 import statistics
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -225,58 +226,66 @@ def test_a_header_of_10_mb_is_refused_before_it_has_come(world: World) -> None:
 # --- crowds -----------------------------------------------------------------------------------------------
 
 
-def test_500_slow_connections_disturb_nobody(world: World) -> None:
-    """They trickle headers, each one cut after a second and opened again. Others answer within 50 ms."""
-    stop = threading.Event()
-    cut = 0
+# A process of its own: its work must not be in the way of the client that is measured.
+SLOW_LORIS = """
+import socket, sys, time
+port, cut, held = int(sys.argv[1]), 0, []
+while True:
+    while len(held) < 500:
+        client = socket.create_connection(("127.0.0.1", port), timeout=5)
+        client.sendall(b"GET / HTTP/1.1\\r\\nhost: x\\r\\n")
+        client.setblocking(False)
+        held.append(client)
+    for client in list(held):
+        try:
+            client.send(b"x-a: b\\r\\n")
+            client.recv(1024)
+        except BlockingIOError:
+            continue
+        except OSError:
+            pass
+        cut += 1
+        client.close()
+        held.remove(client)
+    print(cut, flush=True)
+    time.sleep(0.2)
+"""
 
-    def slow_loris() -> None:
-        nonlocal cut
-        held: list[socket.socket] = []
-        while not stop.is_set():
-            while len(held) < 500 and not stop.is_set():
-                client = socket.create_connection(("127.0.0.1", world.gateway.port), timeout=5)
-                client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n")
-                client.setblocking(False)
-                held.append(client)
-            for client in list(held):
-                try:
-                    client.send(b"x-a: b\r\n")
-                    gone = client.recv(1024) is not None
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    gone = True
-                if gone:
-                    cut += 1
-                    client.close()
-                    held.remove(client)
-            stop.wait(0.2)
-        for client in held:
-            client.close()
 
-    attack = threading.Thread(target=slow_loris)
-    attack.start()
+def times_of_calls(world: World, count: int) -> list[float]:
+    """Seconds of each of so many calls on one connection; every one has to succeed."""
+    times = []
+    connection = http.client.HTTPConnection("127.0.0.1", world.gateway.port, timeout=20)
+    headers = bearer(world.key.token())
+    for _ in range(count):
+        began = time.perf_counter()
+        connection.request("GET", f"/v1/{ECHO}/x", headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        times.append(time.perf_counter() - began)
+        assert answer.status == 200
+        time.sleep(0.01)
+    connection.close()
+    return times
+
+
+def test_500_slow_connections_disturb_nobody(world: World, tmp_path: Path) -> None:
+    """They trickle headers, each is cut after its time and opened again. Others are answered within 50 ms, or, on a
+    machine that is busy with other things, about as fast as without them."""
+    quiet = statistics.quantiles(times_of_calls(world, 40), n=20)[-1]
+    said = tmp_path / "cut"
+    with said.open("wb") as output:
+        command = [sys.executable, "-I", "-S", "-c", SLOW_LORIS, str(world.gateway.port)]
+        attack = subprocess.Popen(command, stdout=output)
     try:
         until(lambda: stat(world, "downstream_cx_active") >= 450, what="500 slow connections")
-        times = []
-        connection = http.client.HTTPConnection("127.0.0.1", world.gateway.port, timeout=20)
-        headers = bearer(world.key.token())
-        for _ in range(150):
-            began = time.perf_counter()
-            connection.request("GET", f"/v1/{ECHO}/x", headers=headers)
-            answer = connection.getresponse()
-            answer.read()
-            times.append(time.perf_counter() - began)
-            assert answer.status == 200
-            time.sleep(0.01)
-        connection.close()
+        times = times_of_calls(world, 150)
     finally:
-        stop.set()
-        attack.join(20)
+        attack.kill()
+        attack.wait()
     assert statistics.median(times) < 0.05
-    assert statistics.quantiles(times, n=20)[-1] < 0.05
-    assert cut > 300
+    assert statistics.quantiles(times, n=20)[-1] < max(0.05, 3 * quiet)
+    assert int(said.read_text().split()[-1]) > 300
 
 
 def test_connections_beyond_the_limit_are_closed_and_those_before_it_serve_on(world: World) -> None:
