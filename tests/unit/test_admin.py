@@ -169,19 +169,19 @@ class TestRecorded:
             ("instance_type.delete", "two"),
         }
 
-    def test_a_persons_password_and_roles(self, staff: Client, owner: User, project: Project) -> None:
-        url = f"/admin/iam/user/{owner.pk}/"
+    def test_a_persons_password_and_roles(self, staff: Client, editor: User, project: Project) -> None:
+        url = f"/admin/iam/user/{editor.pk}/"
         staff.post(f"{url}password/", {"password1": "other horse staple", "password2": "other horse staple"})
         event = last("user.change")
         assert event.before["password"] == event.after["password"] == "••••"
-        member = Membership.objects.get(user=owner)
+        member = Membership.objects.get(user=editor)
         staff.post(f"{url}change/", form_of(staff, f"{url}change/", **{"memberships-0-role": Role.VIEWER}))
         event = last("member.role")
-        assert (event.before, event.after) == ({"role": Role.ADMIN}, {"role": Role.VIEWER})
+        assert (event.before, event.after) == ({"role": Role.EDITOR}, {"role": Role.VIEWER})
         assert (event.target_id, event.project_id) == (str(member.pk), project.id)
         staff.post(f"{url}change/", form_of(staff, f"{url}change/", **{"memberships-0-DELETE": "on"}))
         assert last("member.remove").target_id == str(member.pk)
-        assert not Membership.objects.filter(user=owner).exists()
+        assert not Membership.objects.filter(user=editor).exists()
 
     def test_the_log_itself_stays(self, staff: Client, account: ServiceAccount) -> None:
         event = last("service_account.create")

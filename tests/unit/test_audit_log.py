@@ -6,10 +6,12 @@ import csv
 import io
 import json
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.db import DatabaseError, connection, transaction
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
@@ -94,6 +96,18 @@ class TestWho:
             AuditEvent.objects.filter(pk=event.pk).update(action="x")
         with pytest.raises(TypeError):
             AuditEvent.objects.bulk_update([event], ["action"])
+
+    @pytest.mark.parametrize(
+        "statement", ["UPDATE iam_auditevent SET action = 'x'", "DELETE FROM iam_auditevent WHERE id > 0"]
+    )
+    def test_the_database_refuses_too(self, acts: None, statement: str) -> None:
+        triggers = import_module("iam.migrations.0004_audit_append_only").TRIGGERS[connection.vendor]
+        with connection.cursor() as cursor:
+            if connection.vendor == "sqlite" and statement.startswith("DELETE"):
+                cursor.execute(triggers[1])  # tests go without it
+            with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
+                cursor.execute(statement)
+        assert AuditEvent.objects.filter(action="endpoint.pause").exists()
 
 
 class TestFound:
