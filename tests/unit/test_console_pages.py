@@ -139,7 +139,7 @@ INLINE = re.compile(
 
 
 def test_no_page_needs_more_than_the_strict_policy(endpoint: Endpoint, owner_client: Client) -> None:
-    extra = {"login": "/accounts/login/", "password": reverse("account_change_password"), "lost": "/nothing/"}
+    extra = {"login": "/accounts/login/", "security": "/accounts/security/", "lost": "/nothing/"}
     for name, url in (pages(endpoint) | extra).items():
         answer = owner_client.get(url, follow=True)
         assert not INLINE.search(answer.content.decode()), name
