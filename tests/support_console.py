@@ -73,6 +73,7 @@ class Console:
     def start_web(self) -> None:
         """Start uvicorn and wait until it answers."""
         command = python("-m", "uvicorn", "config.asgi:application", "--port", str(self.where.port))
+        command += ["--http", "config.web_limits:LimitedProtocol"]
         with self.log.open("ab") as log:
             self.web = subprocess.Popen(
                 [*command, "--log-level", "warning"], cwd=ROOT, env=self.env, stdout=log, stderr=log
