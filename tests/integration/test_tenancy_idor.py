@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
 from django.test import Client
 
@@ -76,7 +77,12 @@ def tries(alpha: World, beta: World) -> Iterator[tuple[Route, str, str]]:
 
 def body_of(response: Any) -> bytes:
     """Everything a client could read: headers, too."""
-    content = b"".join(response.streaming_content) if response.streaming else response.content
+    if not response.streaming:
+        content = response.content
+    elif response.is_async:
+        content = async_to_sync(_whole)(response)
+    else:
+        content = b"".join(response.streaming_content)
     return content + repr(dict(response.items())).encode()
 
 
@@ -89,6 +95,10 @@ def calls(client: Client) -> Callable[[str, str], Any]:
         return getattr(client, method)(address, {}, content_type="application/json")
 
     return call
+
+
+async def _whole(response: Any) -> bytes:
+    return b"".join([part async for part in response.streaming_content])
 
 
 def refusals(
@@ -373,7 +383,9 @@ class TestSockets:
         assert alpha.mark in frames[0]
         gone = Membership.objects.filter(user=alpha.owner).exclude(pk=both.pk)
         await sync_to_async(gone.delete)()
+        deadline = time.monotonic() + 10
         while (message := await ws.receive_output(5))["type"] == "websocket.send":
             frames.append(message["text"])
+            assert time.monotonic() < deadline, "it goes on"
         assert message["code"] == 4403
         assert not any(beta.mark in frame for frame in frames)
