@@ -84,7 +84,7 @@ def test_totals_rows_and_what_is_estimated(
     page = words(answer)
     assert "Requests 15 Errors 2 13 %" in page
     assert "0 of 4xx, 2 of 5xx; 3 broken off" in page
-    assert "Tokens 35,767 1,200 read, 34,567 generated · 4 requests estimated · 1 not read" in page
+    assert "Tokens 35,767 1,200 read, 34,567 generated 4 requests estimated 1 not read" in page
     assert "Replica hours 2.00 VND 20,000" in page
     assert first_cells(answer) == ["embed-01", "old deleted"]
     assert 'aria-current="page"><svg' in answer.content.decode()  # the menu's entry
