@@ -22,7 +22,6 @@ SUBSCRIPTIONS = {
     names.TOKENS: f"{_ECDS}.{names.TOKEN_FILTER}",
     names.ACCESS: f"{_ECDS}.{names.ACCESS_FILTER}",
     names.ROLES: f"{_ECDS}.{names.ROLES_FILTER}",
-    names.CALLERS: f"{_ECDS}.{names.CALLERS_FILTER}",
     names.BODY_LIMIT: f"{_ECDS}.{names.BODY_LIMIT_FILTER}",
     names.CORS: f"{_ECDS}.{names.CORS_FILTER}",
 }

@@ -160,7 +160,6 @@ def _filters(*, body_limit: bool) -> list[Json]:
         {"name": names.RBAC_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC"}},
         _discovered(names.ROLES_FILTER, names.ROLES, "rbac.v3.RBAC"),
         _discovered(names.DENIALS_FILTER, names.DENIALS, "rbac.v3.RBAC"),
-        _discovered(names.CALLERS_FILTER, names.CALLERS, "rbac.v3.RBAC"),
         *request_limits.limiters(),
     ]
     if body_limit:

@@ -48,7 +48,6 @@ def _problems(resources: Mapping[str, Json]) -> Iterator[str]:
         (names.TOKENS, names.TOKEN_FILTER),
         (names.ACCESS, names.ACCESS_FILTER),
         (names.ROLES, names.ROLES_FILTER),
-        (names.CALLERS, names.CALLERS_FILTER),
         (names.BODY_LIMIT, names.BODY_LIMIT_FILTER),
         (names.CORS, names.CORS_FILTER),
     ):

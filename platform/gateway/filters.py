@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from gateway import answers, names
-from gateway.targets import TokenPolicy, origin_of
+from gateway import answers, names, request_limits
+from gateway.targets import Caller, TokenPolicy, origin_of
 
 Json = dict[str, Any]
 
@@ -73,8 +73,9 @@ def public_keys(jwks: str) -> str:
     return json.dumps({"keys": public})
 
 
-def access(revoked: Iterable[str]) -> Json:
-    """Refuses the tokens of these grants, however many there are: one look-up for each request."""
+def access(revoked: Iterable[str], callers: Iterable[Caller] = ()) -> Json:
+    """Refuses the tokens of these grants, however many there are: one look-up for each request. And a second one for
+    what a request of these callers costs (gateway.request_limits)."""
     # A table can't be empty; no grant is called "-".
     table = {grant: _verdict(names.REVOKED, "DENY") for grant in ("-", *sorted(revoked))}
     header = {
@@ -92,6 +93,7 @@ def access(revoked: Iterable[str]) -> Json:
                 "matcher_tree": {"input": header, "exact_match_map": {"map": table}},
                 "on_no_match": _verdict("not-revoked", "ALLOW"),
             },
+            **request_limits.table(callers),
         },
     )
 

@@ -9,11 +9,10 @@ BODY_LIMIT = "body-limit.json"
 CORS = "cors.json"
 ACCESS = "access.json"
 ROLES = "roles.json"
-CALLERS = "callers.json"
 LIMITS = "limits.json"
 DENIALS = "denials.json"  # the agent's own, in no snapshot
 # Clusters first: routes lead to them.
-ENVOY_FILES = (CLUSTERS, TOKENS, ACCESS, ROLES, CALLERS, BODY_LIMIT, CORS, ROUTES)
+ENVOY_FILES = (CLUSTERS, TOKENS, ACCESS, ROLES, BODY_LIMIT, CORS, ROUTES)
 FILES = (*ENVOY_FILES, LIMITS)  # of a snapshot; the last is for the agent
 
 ROUTE_CONFIG = "endpoints"  # the RDS resource's name
@@ -22,7 +21,6 @@ BODY_LIMIT_FILTER = "berth.body_limit"
 CORS_FILTER = "berth.cors"
 ACCESS_FILTER = "berth.access"
 ROLES_FILTER = "berth.roles"
-CALLERS_FILTER = "berth.callers"
 DENIALS_FILTER = "berth.denials"
 RBAC_FILTER = "envoy.filters.http.rbac"
 

@@ -4,12 +4,12 @@ A bucket lives in a filter of the listener, which never changes: nothing that is
 of one size, FULL, and a request takes FULL / N out of its own; so a changed limit keeps the bucket as full as it was,
 in proportion, and the limit of one caller is nobody else's business. The price comes
 
-of a caller     from a table that is looked up by the token's subject (ECDS): an RBAC filter that lets everybody pass
-                and leaves the names of what it found, price and subject, where the limiter finds them
+of a caller     from a table that is looked up by the token's subject: the shadow half of the access filter (ECDS),
+                which refuses nobody and leaves the name of what it found where the limiter finds it
 of an endpoint  from its route
 
-A request without a limit has no price and meets no bucket. The buckets are shared by Envoy's threads, and each gateway
-has its own.
+The limiters are off but for the routes that need them. The buckets are shared by Envoy's threads. Each gateway has its
+own: N gateways let a caller who meets them all have N times its limit. WebSockets have a second set of them.
 
 Sources: envoyproxy.io, "Local rate limit", "Role Based Access Control (RBAC) Filter"; tried on 1.40 by
 tests/integration/test_gateway_limits.py.
@@ -30,9 +30,11 @@ MOST_BUCKETS = 100_000  # of callers; the one that was used least recently gives
 # What the endpoints' limiter answers within the gateway, so that its answer is told from the callers' 429.
 ENDPOINT_STATUS = 510
 
-_TABLE = "caller"  # of the metadata that the table leaves
-PRICE_KEY = f"{_TABLE}_enforced_effective_policy_id"
-SUBJECT_KEY = f"{_TABLE}_shadow_effective_policy_id"
+_TABLE = "caller_"  # begins the names of what the table leaves
+PRICE_KEY = f"{_TABLE}shadow_effective_policy_id"
+_FREE = "1"  # the price of who has no limit: Envoy wants one
+_CALLER_LIMITER = "berth.caller_requests"
+_ENDPOINT_LIMITER = "berth.endpoint_requests"
 _HTTP = names.TYPE + "extensions.filters.http."
 _ALWAYS = {"default_value": {"numerator": 100}}
 
@@ -43,28 +45,10 @@ def price(requests_per_minute: int) -> int:
 
 
 def table(callers: Iterable[Caller]) -> Json:
-    """The filter that knows what a caller's requests cost. Nobody is refused by it."""
-    limited = sorted(
-        (c.subject, price(c.limits.requests_per_minute)) for c in callers if c.limits.requests_per_minute
-    )
-    config: Json = {"@type": _HTTP + "rbac.v3.RBAC"}
-    if limited:
-        found = {subject: _named(str(cost), "ALLOW") for subject, cost in limited}
-        who = {subject: _named(subject, "LOG") for subject, _ in limited}
-        config |= {
-            "rules_stat_prefix": f"{_TABLE}_",
-            "matcher": {**_by_subject(found), "on_no_match": _named("-", "ALLOW")},
-            "shadow_rules_stat_prefix": f"{_TABLE}_",
-            "shadow_matcher": _by_subject(who),
-        }
-    return {
-        "@type": names.TYPE + "config.core.v3.TypedExtensionConfig",
-        "name": names.CALLERS_FILTER,
-        "typed_config": config,
-    }
-
-
-def _by_subject(table: Json) -> Json:
+    """What the access filter must have to know a caller's price; nothing where nobody has one."""
+    prices = _prices(callers)
+    if not prices:
+        return {}
     header = {
         "name": "subject",
         "typed_config": {
@@ -72,11 +56,23 @@ def _by_subject(table: Json) -> Json:
             "header_name": names.SUBJECT_HEADER,
         },
     }
-    return {"matcher_tree": {"input": header, "exact_match_map": {"map": table}}}
+    entries = {subject: _named(str(cost)) for subject, cost in prices.items()}
+    return {
+        "shadow_rules_stat_prefix": _TABLE,
+        "shadow_matcher": {
+            "matcher_tree": {"input": header, "exact_match_map": {"map": entries}},
+            "on_no_match": _named(_FREE),
+        },
+    }
 
 
-def _named(name: str, action: str) -> Json:
-    verdict = {"@type": names.TYPE + "config.rbac.v3.Action", "name": name, "action": action}
+def _prices(callers: Iterable[Caller]) -> dict[str, int]:
+    limited = [(c.subject, c.limits.requests_per_minute) for c in callers]
+    return {subject: price(limit) for subject, limit in sorted(limited) if limit}
+
+
+def _named(name: str) -> Json:
+    verdict = {"@type": names.TYPE + "config.rbac.v3.Action", "name": name, "action": "LOG"}
     return {"action": {"name": "entry", "typed_config": verdict}}
 
 
@@ -91,28 +87,45 @@ def route_metadata(target: EndpointTarget) -> Json:
     return said
 
 
+def switched_on_everywhere(callers: Iterable[Caller]) -> Json:
+    """Per-filter configuration of all routes: the callers' limiter, if any caller has a limit."""
+    return {_CALLER_LIMITER: _ON} if _prices(callers) else {}
+
+
+def switched_on(target: EndpointTarget) -> Json:
+    """Per-filter configuration of an endpoint's route."""
+    return {_ENDPOINT_LIMITER: _ON} if target.limits.requests_per_minute else {}
+
+
+_ON = {"@type": names.TYPE + "config.route.v3.FilterConfig", "config": {}}
+
+
 def limiters() -> list[Json]:
     """Of the listener, in order: who is over a limit of their own takes nothing from an endpoint's."""
-    of_caller = _metadata("caller", names.RBAC_FILTER, SUBJECT_KEY, "DYNAMIC")
-    of_endpoint = _metadata("endpoint", names.ROUTE_NAMESPACE, names.ENDPOINT, "ROUTE_ENTRY")
+    of_caller = {"request_headers": {"header_name": names.SUBJECT_HEADER, "descriptor_key": "caller"}}
+    endpoint = {"key": names.ROUTE_NAMESPACE, "path": [{"key": names.ENDPOINT}]}
+    of_endpoint = {
+        "metadata": {"descriptor_key": "endpoint", "metadata_key": endpoint, "source": "ROUTE_ENTRY"}
+    }
     caller_price = f"%DYNAMIC_METADATA({names.RBAC_FILTER}:{PRICE_KEY})%"
     endpoint_price = f"%METADATA(ROUTE:{names.ROUTE_NAMESPACE}:{names.PRICE})%"
     return [
-        _limiter("caller", of_caller, caller_price, 429),
-        _limiter("endpoint", of_endpoint, endpoint_price, ENDPOINT_STATUS),
+        _limiter(_CALLER_LIMITER, "caller", of_caller, caller_price, 429),
+        _limiter(_ENDPOINT_LIMITER, "endpoint", of_endpoint, endpoint_price, ENDPOINT_STATUS),
     ]
 
 
-def _limiter(kind: str, action: Json, cost: str, status: int) -> Json:
+def _limiter(name: str, kind: str, action: Json, cost: str, status: int) -> Json:
     return {
-        "name": f"berth.{kind}_requests",
+        "name": name,
+        "disabled": True,
         "typed_config": {
             "@type": _HTTP + "local_ratelimit.v3.LocalRateLimit",
             "stat_prefix": f"{kind}_requests",
             "status": {"code": status},
             "filter_enabled": _ALWAYS,
             "filter_enforced": _ALWAYS,
-            # Of requests that have no price. It is required, and never asked.
+            # Of requests without a descriptor. It is required, and never asked.
             "token_bucket": _bucket(2**32 - 1, "1s"),
             "always_consume_default_token_bucket": False,
             # An entry without a value: each value that comes has a bucket of its own.
@@ -126,9 +139,3 @@ def _limiter(kind: str, action: Json, cost: str, status: int) -> Json:
 
 def _bucket(size: int, interval: str) -> Json:
     return {"max_tokens": size, "tokens_per_fill": size, "fill_interval": interval}
-
-
-def _metadata(descriptor: str, namespace: str, key: str, source: str) -> Json:
-    """Without that value a request has no descriptor, and so no bucket."""
-    found = {"key": namespace, "path": [{"key": key}]}
-    return {"metadata": {"descriptor_key": descriptor, "metadata_key": found, "source": source}}

@@ -33,6 +33,7 @@ def configuration(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> J
                 # replica could set it. What the filters tell each other of a caller stays here, too.
                 "request_headers_to_remove": ["cookie", names.SUBJECT_HEADER, names.GRANT_HEADER],
                 "response_headers_to_remove": ["set-cookie"],
+                "typed_per_filter_config": request_limits.switched_on_everywhere(targets.callers),
             }
         ],
     }
@@ -125,7 +126,10 @@ def _endpoint_route(target: EndpointTarget, targets: GatewayTargets) -> Json:
     route: Json = {
         "name": target.endpoint_id,
         "match": {"path_separated_prefix": f"/v1/{target.endpoint_id}"},
-        "typed_per_filter_config": _guard(target) if target.private else _open_door(),
+        "typed_per_filter_config": {
+            **(_guard(target) if target.private else _open_door()),
+            **request_limits.switched_on(target),
+        },
     }
     said = {**({names.PRIVATE: True} if target.private else {}), **request_limits.route_metadata(target)}
     if said:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gateway import clusters, denials, filters, names, request_limits, routes
+from gateway import clusters, denials, filters, names, routes
 from gateway.targets import EndpointTarget, GatewayTargets, address_text
 
 Json = dict[str, Any]
@@ -50,9 +50,8 @@ def build(targets: GatewayTargets) -> Snapshot:
         names.CLUSTERS: _file([*own, *map(clusters.of_endpoint, served)]),
         names.ROUTES: _file([routes.configuration(targets, endpoints)]),
         names.TOKENS: _file([filters.tokens(targets.tokens)]),
-        names.ACCESS: _file([filters.access(targets.revoked)]),
+        names.ACCESS: _file([filters.access(targets.revoked, targets.callers)]),
         names.ROLES: _file([filters.roles(targets.tokens.invoke_roles)]),
-        names.CALLERS: _file([request_limits.table(targets.callers)]),
         names.BODY_LIMIT: _file([filters.body_limit(targets.max_request_bytes)]),
         names.CORS: _file([filters.cors(targets.console_origin)]),
         names.LIMITS: _file(denials.limits(targets.callers, endpoints)),
