@@ -12,9 +12,10 @@ import httpx
 import pytest
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.requests_client import OAuth2Session
+from django.utils import timezone
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from iam import services
+from iam import invitations, services
 from iam.actors import Actor
 from iam.models import User
 from iam.oauth import tokens
@@ -188,6 +189,31 @@ class TestApiKeyPage:
         dialog.get_by_role("textbox").fill("laptop")
         dialog.get_by_role("button", name="Delete").click()
         expect(page.get_by_text("You have no API key in this project")).to_be_visible()
+        assert violations == []
+
+
+@pytest.mark.browser
+class TestInvitationLink:
+    def test_its_secret_stays_in_the_browser(
+        self, live_server: Any, owner_actor: Actor, page: Page, violations: list[str], settings: Any
+    ) -> None:
+        """It is in no address that is asked for, no Referer and no history; and the link works."""
+        settings.BERTH_PUBLIC_URL = live_server.url
+        link = invitations.create(owner_actor, Role.USER, timezone.now()).link
+        secret = link.partition("#")[2]
+        told: list[str] = []
+        page.on("request", lambda asked: told.append(asked.url + str(asked.headers)))
+        page.goto(link)
+        page.get_by_role("heading", name="You are invited to Alpha").wait_for()
+        assert page.url == f"{live_server.url}/invitation/"
+        assert not any(secret in text.replace(link, "") for text in told)
+        page.get_by_label("Email address").fill("new@example.org")
+        page.get_by_label("Password", exact=True).fill("an ordinary wombat 71")
+        page.get_by_role("button", name="Make the account and join").click()
+        expect(page.get_by_text("Welcome to Alpha")).to_be_visible()
+        for _step in range(3):
+            page.go_back()
+            assert secret not in page.url
         assert violations == []
 
 

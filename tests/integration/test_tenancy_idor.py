@@ -269,8 +269,10 @@ class TestLists:
                     seen.add(route.template)
         assert wrong == []
         # The same pages do show A to its own people.
-        assert {"/inference/", "/registry/", "/iam/members/", "/iam/service-accounts/", "/"} <= seen
-        assert {f"/api/v1/{name}/" for name in ("endpoints", "models", "members", "service-accounts")} <= seen
+        pages = ("", "inference/", "registry/", "iam/members/", "iam/service-accounts/", "iam/api-keys/")
+        assert {f"/{page}" for page in (*pages, "usage/", "audit/")} <= seen
+        lists = ("endpoints", "models", "members", "service-accounts", "api-keys", "invitations", "projects")
+        assert {f"/api/v1/{name}/" for name in (*lists, "usage", "audit-events")} <= seen
 
 
 class TestIdsInBodies:
