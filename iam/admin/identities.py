@@ -43,6 +43,13 @@ def _clean_limits(form: forms.BaseForm) -> None:
         form.add_error(None, error)
 
 
+def _clean_name(form: forms.BaseForm, row: ServiceAccount | ApiKey, **among: Any) -> None:
+    """The database's rule, which a form without all of its columns does not look at."""
+    name = form.cleaned_data.get("name")
+    if name and type(row)._default_manager.filter(name=name, **among).exclude(pk=row.pk).exists():
+        form.add_error("name", _("This name is taken there."))
+
+
 class SecretInline(TabularInline):
     """The secrets of an account: their endings and times; they can be deleted, not read."""
 
@@ -73,6 +80,8 @@ class ServiceAccountAdminForm(AccountModelForm):
         """What the services would refuse is told here, at its field."""
         values = super().clean() or self.cleaned_data
         _clean_limits(self)
+        if project := values.get("project") or (self.instance.project if self.instance.project_id else None):
+            _clean_name(self, self.instance, project=project)
         moment = values.get("expires_at")
         if moment != self.initial.get("expires_at"):
             try:
@@ -198,9 +207,10 @@ class ApiKeyAdminForm(KeyModelForm):
         fields = ("name", *LIMITS)
 
     def clean(self) -> dict[str, Any]:
-        """Limits are one or more."""
+        """Limits are one or more; of its names a person has each once in a project."""
         values = super().clean() or self.cleaned_data
         _clean_limits(self)
+        _clean_name(self, self.instance, project=self.instance.project, user=self.instance.user)
         return values
 
 

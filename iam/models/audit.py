@@ -23,8 +23,8 @@ class AppendOnly(models.QuerySet["AuditEvent"]):
 class AuditEvent(models.Model):
     """One act. It outlives its project, its actor and its target: all are kept by name and id, as text.
 
-    action         stable word, "service_account.create"; its sentence is in iam.audit
-    actor_kind     "user", "service_account", "platform" or "anonymous"
+    action         stable word, "service_account.create"; its sentence is in iam.audit_words
+    actor_kind     "user", "service_account", "command", "platform" or "anonymous"
     target_kind    "service_account", "endpoint", "model", "member", "project", ...
     before, after  what changed, {field: value}; secrets masked
     address        where the request came from, "" for the platform itself

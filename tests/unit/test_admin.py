@@ -221,6 +221,19 @@ class TestEffect:
         assert ServiceAccount in told
         assert last("service_account.update").after == {"requests_per_minute": 60}
 
+    def test_a_name_that_is_taken_is_told(
+        self, staff: Client, account: ServiceAccount, owner_actor: Actor
+    ) -> None:
+        services.create_service_account(owner_actor, "other", [Role.USER])
+        keys = [services.create_api_key(owner_actor, name)[0] for name in ("laptop", "other")]
+        for url in (
+            f"/admin/iam/serviceaccount/{account.id}/change/",
+            f"/admin/iam/apikey/{keys[0].id}/change/",
+        ):
+            answer = staff.post(url, form_of(staff, url, name="other"))
+            assert answer.status_code == 200
+            assert "This name is taken there" in answer.content.decode()
+
     def test_a_date_that_has_passed_is_refused(self, staff: Client, account: ServiceAccount) -> None:
         url = f"/admin/iam/serviceaccount/{account.id}/change/"
         past = {"expires_at_0": "2020-01-01", "expires_at_1": "00:00:00"}
