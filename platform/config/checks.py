@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 
 @register(Tags.security)
@@ -25,6 +25,20 @@ def keys_are_private(**_: Any) -> list[CheckMessage]:
         )
         for path, mode in _modes(folder)
         if mode & 0o077
+    ]
+
+
+@register(Tags.security)
+def proxies_are_named(**_: Any) -> list[CheckMessage]:
+    """Whose word counts for a caller's address (iam.addresses): networks, and not the whole world."""
+    return [
+        Error(
+            f"BERTH_TRUSTED_PROXIES names {name!r}, which {why}.",
+            hint="List the addresses or networks of your gateways and TLS proxies: 127.0.0.0/8,::1/128,10.0.0.5",
+            id="berth.E001",
+        )
+        for name in settings.BERTH_TRUSTED_PROXIES
+        if (why := _wrong_network(name))
     ]
 
 
@@ -71,6 +85,14 @@ def the_replicas_are_isolated(**_: Any) -> list[CheckMessage]:
             id="berth.W004",
         )
     ]
+
+
+def _wrong_network(name: str) -> str:
+    try:
+        network = ipaddress.ip_network(name, strict=False)
+    except ValueError:
+        return "is no address and no network"
+    return "" if network.prefixlen else "is everybody: anybody could give any address as theirs"
 
 
 def _modes(folder: Path) -> Iterator[tuple[Path, int]]:

@@ -11,6 +11,7 @@ from celery.worker.request import Request
 from django.test import Client, RequestFactory
 
 from config.celery import app
+from config.checks import proxies_are_named
 from config.logs import JsonFormatter, RequestId
 from iam.actors import Actor
 from iam.addresses import address_of, client_address, network_of
@@ -46,6 +47,12 @@ def test_a_proxy_elsewhere_has_to_be_named(settings: Any) -> None:
     assert client_address(request) == "10.0.0.5"
     settings.BERTH_TRUSTED_PROXIES = ["10.0.0.0/24"]
     assert client_address(request) == "203.0.113.9"
+
+
+def test_wrong_proxies_are_told_at_start(settings: Any) -> None:
+    assert proxies_are_named() == []
+    settings.BERTH_TRUSTED_PROXIES = ["10.0.0.5", "everyone", "0.0.0.0/0"]
+    assert [message.id for message in proxies_are_named()] == ["berth.E001", "berth.E001"]
 
 
 def test_limits_count_networks_of_ipv6() -> None:
