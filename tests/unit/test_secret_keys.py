@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from allauth.mfa.models import Authenticator
 from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
@@ -25,7 +26,7 @@ from config import crypto, keyfiles, reencryption
 from endpoints.models import Revision
 from iam import invitations
 from iam.actors import Actor
-from iam.models import Project, ServiceAccount, ServiceAccountSecret
+from iam.models import Project, ServiceAccount, ServiceAccountSecret, User
 from iam.oauth import hashers
 from iam.roles import Role
 from registry.models import Framework, RegisteredModel
@@ -204,6 +205,19 @@ def test_ciphertext_in_other_peoples_documents() -> None:
     assert (new["codes"][1], new["n"]) == ("plain", 3)
 
 
+def test_second_factors_of_people(owner: User) -> None:
+    factor = Authenticator.objects.create(
+        user=owner, type=Authenticator.Type.TOTP, data={"secret": crypto.encrypt("totp"), "n": 1}
+    )
+    assert "mfa.Authenticator.data: 1 secrets, 1 put" in run()
+    factor.refresh_from_db()
+    assert Fernet(crypto.keys()[0]).decrypt(factor.data["secret"]) == b"totp"
+    assert factor.data["n"] == 1
+    assert "mfa.Authenticator.data: 1 secrets, 0 put" in run("--resume")
+    grown_old(crypto.key_file())
+    assert "Removed 1 old keys." in run("--drop-old")
+
+
 def test_the_key_of_client_secrets(project: Project, owner_actor: Actor) -> None:
     account = ServiceAccount.objects.create(project=project, name="a")
     hasher = hashers.SecretHasher()
@@ -213,7 +227,7 @@ def test_the_key_of_client_secrets(project: Project, owner_actor: Actor) -> None
     assert hasher.must_update(old.digest)
     printed = run("--client-secrets", "--drop-old")
     assert "Removed 0 old keys." in printed
-    assert "1 client secrets still need them" in printed
+    assert "1 client secrets and invitations still need them" in printed
     old.delete()
     assert "Removed 1 old keys." in run("--client-secrets", "--drop-old")
     assert not hasher.verify("s", old.digest)
@@ -224,7 +238,8 @@ def test_an_open_invitation_outlives_a_change_of_the_key(owner_actor: Actor) -> 
     now = timezone.now()
     made = invitations.create(owner_actor, Role.USER, now)
     secret = made.link.partition("#")[2]
-    run("--client-secrets", "--drop-old")
+    run("--client-secrets")
+    assert "1 client secrets and invitations still need them" in run("--client-secrets", "--drop-old")
     assert invitations.find(secret, now) == made.invitation
     invitations.withdraw(owner_actor, made.invitation)
     assert "Removed 1 old keys." in run("--client-secrets", "--drop-old")

@@ -87,8 +87,8 @@ class Command(BaseCommand):
         self.stdout.write(f"Removed {dropped} old keys.")
         if needed:
             self.stdout.write(
-                f"Kept {len(needed)}: {sum(needed.values())} client secrets still need them. "
-                "Rotate those secrets, then run this again."
+                f"Kept {len(needed)}: {sum(needed.values())} client secrets and invitations still need them. "
+                "Replace those secrets, then run this again."
             )
 
     @staticmethod
