@@ -118,7 +118,7 @@ def test_the_tab_costs_the_same_however_much_was_measured(
     endpoint: Endpoint, viewer_client: Client, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:
     page(viewer_client, endpoint)
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(8):
         page(viewer_client, endpoint)
 
 
