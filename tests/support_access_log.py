@@ -24,7 +24,6 @@ def line(at: datetime | None = None, **fields: Any) -> bytes:
         "flags": "-",
         "method": "POST",
         "path": "/v1/chat/completions",
-        "project": "p1",
         "replica": "127.0.0.1:9000",
         "request_id": "39baca1c-754a-4afe-85d4-997390adf407",
         "status": 200,

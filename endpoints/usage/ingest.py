@@ -141,7 +141,7 @@ class _Sum:
     bytes_out: int = 0
 
 
-_Key = tuple[int, str, str, str, int]  # hour since 1970, endpoint, the token's project, subject, status
+_Key = tuple[int, str, str, int]  # hour since 1970, endpoint, subject, status
 
 
 @dataclass(slots=True)
@@ -150,7 +150,7 @@ class Counted:
 
     tokens     (subject or endpoint, minute since 1970) → tokens
     last_use   (subject, endpoint) → (seconds since 1970, address)
-    passed     endpoints that took a request of a token, and the token's project: it is theirs
+    passed     endpoint → a subject that it let in
     """
 
     sums: dict[_Key, _Sum] = field(default_factory=dict)
@@ -173,13 +173,7 @@ class Counted:
 
     def add(self, request: Request) -> None:
         """Add a request."""
-        key = (
-            int(request.at // 3600),
-            request.endpoint,
-            request.project,
-            request.subject,
-            request.status,
-        )
+        key = (int(request.at // 3600), request.endpoint, request.subject, request.status)
         total = self.sums.get(key)
         if total is None:
             total = self.sums[key] = _Sum()
@@ -195,8 +189,8 @@ class Counted:
         total.bytes_in += request.bytes_in
         total.bytes_out += request.bytes_out
         self._add_tokens(request)
-        if request.project and not request.refused:
-            self.passed[request.endpoint] = request.project
+        if request.subject != NOBODY and not request.refused:
+            self.passed[request.endpoint] = request.subject
             self._add_use(request)
 
     def _add_tokens(self, request: Request) -> None:
@@ -209,7 +203,7 @@ class Counted:
 
     def _add_use(self, request: Request) -> None:
         pair = (request.subject, request.endpoint)
-        if request.subject != NOBODY and self.last_use.get(pair, (0.0, ""))[0] <= request.at:
+        if self.last_use.get(pair, (0.0, ""))[0] <= request.at:
             self.last_use[pair] = (request.at, request.client)
 
     def unreadable_of(self, gateway: str) -> tuple[int, str, str]:
@@ -224,7 +218,7 @@ class Counted:
     @property
     def subjects(self) -> set[str]:
         """All that called."""
-        return {key[3] for key in self.sums if key[3] != NOBODY}
+        return {key[2] for key in self.sums if key[2] != NOBODY}
 
 
 # --- what ids are -----------------------------------------------------------------------------------------
@@ -241,31 +235,50 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
+class _Caller:
+    """A service account or an API key."""
+
+    project_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Facts:
     """limited: subjects and endpoints whose tokens are counted for limits."""
 
     places: Mapping[str, _Place]
-    names: Mapping[str, str]
+    callers: Mapping[str, _Caller]
     limited: Collection[str]
+
+    def shown(self, subject: str, place: _Place, status: int) -> str:
+        """Another project's caller was told that there is no such endpoint: who that is, is nobody's business here."""
+        caller = self.callers.get(subject)
+        known = status != 404 if caller is None else caller.project_id == place.project_id
+        return subject if known else NOBODY
+
+    def name(self, subject: str) -> str:
+        """What they are called, "" if they are gone."""
+        return self.callers[subject].name if subject in self.callers else ""
 
 
 def _facts(counted: Counted) -> _Facts:
     """From the database, in a few queries whatever was shipped."""
     places, limited = _present_places(counted.endpoint_ids)
+    callers: dict[str, _Caller] = {}
+    for model in (ServiceAccount, ApiKey):
+        rows = model.objects.filter(id__in=counted.subjects)
+        for subject, project, name, *limits in rows.values_list("id", "project_id", "name", *_TOKEN_LIMITS):
+            callers[subject] = _Caller(str(project), name)
+            if any(limit is not None for limit in limits):
+                limited.add(subject)
     gone = counted.endpoint_ids - places.keys()
     if gone:
         places |= _past_places(gone)
-        for endpoint_id in gone - places.keys():
-            if endpoint_id in counted.passed:
-                places[endpoint_id] = _Place(counted.passed[endpoint_id])
-    names: dict[str, str] = {}
-    for model in (ServiceAccount, ApiKey):
-        rows = model.objects.filter(id__in=counted.subjects)
-        for subject, name, minute, month in rows.values_list("id", "name", *_TOKEN_LIMITS):
-            names[subject] = name
-            if minute is not None or month is not None:
-                limited.add(subject)
-    return _Facts(places, names, limited)
+        for endpoint_id in gone - places.keys():  # whoever was let in belongs to its project
+            caller = callers.get(counted.passed.get(endpoint_id, NOBODY))
+            if caller is not None:
+                places[endpoint_id] = _Place(caller.project_id)
+    return _Facts(places, callers, limited)
 
 
 _TOKEN_LIMITS = ("tokens_per_minute", "tokens_per_month")
@@ -283,9 +296,9 @@ def _present_places(endpoint_ids: Iterable[str]) -> tuple[dict[str, _Place], set
         .values_list("id", "project_id", "name", "served_id", "served_name", *_TOKEN_LIMITS)
     )
     places, limited = {}, set()
-    for endpoint_id, project, name, model_id, model_name, minute, month in rows:
+    for endpoint_id, project, name, model_id, model_name, *limits in rows:
         places[endpoint_id] = _Place(str(project), name, str(model_id or ""), model_name or "")
-        if minute is not None or month is not None:
+        if any(limit is not None for limit in limits):
             limited.add(endpoint_id)
     return places, limited
 
@@ -314,18 +327,17 @@ def _write(gateway: str, counted: Counted, facts: _Facts) -> None:
         for (subject, window), tokens in windows.items()
     ]
     add(TokenCount, rows, key=("subject", "window", "gateway"), summed=("tokens",), latest=("updated_at",))
-    _write_uses({pair: use for pair, use in counted.last_use.items() if pair[0] in facts.names})
+    _write_uses({pair: use for pair, use in counted.last_use.items() if pair[0] in facts.callers})
 
 
 def _usage_rows(counted: Counted, facts: _Facts) -> list[dict[str, Any]]:
     """Requests to what was never an endpoint count nowhere."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for (hour, endpoint_id, project, caller, status), total in counted.sums.items():
+    for (hour, endpoint_id, caller, status), total in counted.sums.items():
         place = facts.places.get(endpoint_id)
         if place is None:
             continue
-        # Another project's caller, who was told that there is no such endpoint: nobody's business here.
-        subject = caller if project in ("", place.project_id) else NOBODY
+        subject = facts.shown(caller, place, status)
         key = (hour, endpoint_id, subject, status)
         row = rows.get(key)
         if row is None:
@@ -337,7 +349,7 @@ def _usage_rows(counted: Counted, facts: _Facts) -> list[dict[str, Any]]:
                 "model_id": place.model_id,
                 "model_name": place.model_name,
                 "subject": subject,
-                "subject_name": facts.names.get(subject, ""),
+                "subject_name": facts.name(subject),
                 "status": status,
             } | dict.fromkeys(SUMMED, 0)
         for name in SUMMED:

@@ -156,6 +156,7 @@ def _filters(*, body_limit: bool) -> list[Json]:
     chain = [
         _discovered(names.CORS_FILTER, names.CORS, "header_mutation.v3.HeaderMutation"),
         _discovered(names.TOKEN_FILTER, names.TOKENS, "jwt_authn.v3.JwtAuthentication"),
+        usage_reader.caller(),
         _discovered(names.ACCESS_FILTER, names.ACCESS, "rbac.v3.RBAC"),
         {"name": names.RBAC_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC"}},
         _discovered(names.ROLES_FILTER, names.ROLES, "rbac.v3.RBAC"),
@@ -166,7 +167,7 @@ def _filters(*, body_limit: bool) -> list[Json]:
         chain.append(
             _discovered(names.BODY_LIMIT_FILTER, names.BODY_LIMIT, "body_size_limit.v3.BodySizeLimit")
         )
-        chain.append(usage_reader.http_filter())
+        chain.append(usage_reader.usage())
     router = {"@type": _HTTP + "router.v3.Router", "suppress_envoy_headers": True}
     chain.append({"name": "envoy.filters.http.router", "typed_config": router})
     return chain
@@ -312,8 +313,7 @@ def _access_log() -> Json:
                     "time": "%START_TIME%",
                     "request_id": "%REQ(X-REQUEST-ID)%",
                     "endpoint": "%ROUTE_NAME%",
-                    "project": f"%DYNAMIC_METADATA({names.JWT_NAMESPACE}:{names.JWT_PAYLOAD}:project)%",
-                    "sub": f"%DYNAMIC_METADATA({names.JWT_NAMESPACE}:{names.JWT_PAYLOAD}:sub)%",
+                    "sub": usage_reader.CALLER_LOGGED,
                     "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
                     "method": "%REQ(:METHOD)%",
                     "path": "%PATH(NQ:PATH):1024%",
@@ -326,7 +326,7 @@ def _access_log() -> Json:
                     "first_byte_ms": "%RESPONSE_DURATION%",
                     "replica": "%UPSTREAM_HOST%",
                     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
-                    "usage": usage_reader.LOGGED,
+                    "usage": usage_reader.USAGE_LOGGED,
                 }
             },
         },

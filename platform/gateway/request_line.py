@@ -38,7 +38,6 @@ class Request:
     """A request to an endpoint that has ended.
 
     at             when, seconds since 1970
-    project        its token's, "" if it had none
     subject        service account or API key, NOBODY if there was no good token
     status         HTTP status, 0: the caller went away before an answer
     estimated      the tokens are an estimate
@@ -50,7 +49,6 @@ class Request:
 
     at: float
     endpoint: str
-    project: str
     subject: str
     status: int
     prompt_tokens: int
@@ -91,7 +89,6 @@ def _request(said: Mapping[str, Any], endpoint: str) -> Request:
     return Request(
         at=datetime.fromisoformat(said["time"]).timestamp() + duration / 1000,
         endpoint=endpoint,
-        project=_matching(_NAME, said["project"]) if known else "",
         subject=_matching(_NAME, said["sub"]) if known else NOBODY,
         status=status,
         prompt_tokens=prompt,

@@ -1,5 +1,5 @@
--- Reads prompt and completion tokens out of answers as they pass, and leaves them in the dynamic metadata `berth`,
--- key `usage`, for the access log (gateway.request_line). Changes nothing, holds nothing back.
+-- Reads prompt and completion tokens out of answers as they pass, and leaves them in the filter state `berth.usage` for
+-- the access log (gateway.request_line). Changes nothing, holds nothing back.
 --
 --   "9 2 0"    prompt and completion tokens that the model server named, "-" for one that it did not; then the parts
 --              of a stream with content since it named any
@@ -76,9 +76,12 @@ local function says_something(line)
   return false
 end
 
+local function leave(handle, text)
+  handle:streamInfo():filterState():set("berth.usage", "envoy.string", text)
+end
+
 local function note(handle, prompt, completion, events)
-  local text = (prompt or "-") .. " " .. (completion or "-") .. " " .. events
-  handle:streamInfo():dynamicMetadata():set("berth", "usage", text)
+  leave(handle, (prompt or "-") .. " " .. (completion or "-") .. " " .. events)
 end
 
 local function read_stream(handle)
@@ -134,7 +137,7 @@ local function read_answer(handle)
   if seen > WHOLE then
     prompt, completion = look(last, prompt, completion)
     if not prompt and not completion then
-      handle:streamInfo():dynamicMetadata():set("berth", "usage", "unread")
+      leave(handle, "unread")
     end
   end
   if prompt or completion then

@@ -32,7 +32,7 @@ def request(**fields: Any) -> Request:
 def test_a_request_belongs_to_the_moment_at_which_it_ended() -> None:
     found = request(duration_ms=20)
     assert datetime.fromtimestamp(found.at, UTC) == datetime(2026, 11, 22, 10, 16, 0, 10_000, tzinfo=UTC)
-    assert (found.endpoint, found.project, found.subject) == (ENDPOINT, "p1", "sa-1")
+    assert (found.endpoint, found.subject) == (ENDPOINT, "sa-1")
     assert (found.status, found.duration_ms, found.first_byte_ms, found.client) == (200, 20, 15, "192.0.2.7")
     assert (found.bytes_in, found.bytes_out, found.refused) == (100, 300, False)
 
@@ -70,7 +70,7 @@ def test_tokens_are_the_model_servers_or_an_estimate(fields: Any, tokens: Any) -
 
 def test_a_token_that_was_not_accepted_names_nobody() -> None:
     refused = request(status=401, replica=None, details="rbac", usage=None)
-    assert (refused.subject, refused.project, refused.refused) == (NOBODY, "", True)
+    assert (refused.subject, refused.refused) == (NOBODY, True)
     # That the model server itself asks for a password is its own answer.
     own = request(status=401, usage=None)
     assert (own.subject, own.refused) == ("sa-1", False)
@@ -111,8 +111,8 @@ def test_what_is_no_line_is_refused_and_nothing_else_happens(text: bytes) -> Non
 
 
 def test_what_is_odd_in_a_name_does_not_get_into_the_database() -> None:
-    found = request(sub="sa-\u0000", project="p 1", client="nobody knows; it")
-    assert (found.subject, found.project, found.client) == (NOBODY, "", "")
+    found = request(sub="sa-\u0000", client="nobody knows; it")
+    assert (found.subject, found.client) == (NOBODY, "")
 
 
 # ---- the files

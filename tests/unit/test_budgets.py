@@ -22,7 +22,6 @@ NOON = datetime(2026, 11, 22, 12, 0, 10, tzinfo=UTC).timestamp()
 REQUEST = Request(
     at=NOON,
     endpoint="me-a",
-    project="p1",
     subject="sa-1",
     status=200,
     prompt_tokens=30,

@@ -46,10 +46,10 @@ def send(*lines: bytes, gateway: str = "gw-1", file: str = FILE) -> Position:
 
 
 def call(
-    endpoint: Endpoint, account: ServiceAccount | ApiKey | None, at: datetime = AT, **fields: Any
+    endpoint: Endpoint | str, account: ServiceAccount | ApiKey | None, at: datetime = AT, **fields: Any
 ) -> bytes:
-    who = {"sub": account and account.id, "project": account and str(account.project_id)}
-    return line(at, endpoint=endpoint.id, **{**who, **fields})
+    name = endpoint if isinstance(endpoint, str) else endpoint.id
+    return line(at, **{"endpoint": name, "sub": account and account.id, **fields})
 
 
 def rows(**only: Any) -> list[Usage]:
@@ -89,14 +89,14 @@ def test_names_follow_and_what_was_used_outlives_its_endpoint(
     Endpoint.objects.filter(pk=endpoint.pk).update(name="renamed")
     send(call(endpoint, account))
     Endpoint.objects.filter(pk=endpoint.pk).delete()
-    account.delete()
-    send(call(endpoint, account, sub="sa-gone", project=str(endpoint.project_id)))
-    assert [(row.requests, row.endpoint_name) for row in rows()] == [(2, "renamed"), (1, "renamed")]
     # One that was deleted before anything of it was counted: its callers' project is its own.
     unheard = "me-00000000-0000-4000-8000-00000000dead"
-    own = {"endpoint": unheard, "project": str(endpoint.project_id)}
-    send(line(AT, **own), line(AT, **{**own, "project": None, "sub": None}))
-    assert sum(row.requests for row in rows(endpoint_id=unheard)) == 2
+    send(call(unheard, account), call(unheard, None))
+    assert [row.requests for row in rows(endpoint_id=unheard)] == [1, 1]
+    send(call(endpoint, account, sub="sa-gone"))
+    send(call(endpoint, account, sub="sa-gone", status=404, usage=None))
+    found = [(row.requests, row.endpoint_name, row.subject) for row in rows(endpoint_id=endpoint.id)]
+    assert found == [(2, "renamed", account.id), (1, "renamed", "sa-gone"), (1, "renamed", "")]
 
 
 def test_refusals_count_for_the_endpoint_and_name_no_stranger(
@@ -201,7 +201,7 @@ def test_nothing_is_counted_when_the_transaction_fails(
 def test_what_cannot_be_read_is_left_out_and_named(
     endpoint: Endpoint, account: ServiceAccount, caplog: pytest.LogCaptureFixture
 ) -> None:
-    odd = {"sub": "sa-\x00\ud800", "project": "'; DROP", "client": "\x00" * 500, "path": "\x00" * 9_000}
+    odd = {"sub": "sa-\x00\ud800", "client": "\x00" * 500, "path": "\x00" * 9_000}
     text = b"rubbish\n\x00\n" + line(AT, endpoint=endpoint.id, **odd) + b'{"endpoint":"me-x"}\n'
     end = send(text, call(endpoint, account))
     assert [row.requests for row in rows()] == [1, 1]
