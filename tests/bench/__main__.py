@@ -34,6 +34,7 @@ GROUPS = {
     "listing": "tests.bench.listing",
     "readings": "tests.bench.readings",
     "metrics": "tests.bench.metrics",
+    "usage": "tests.bench.usage",
     "demo": "tests.bench.demo",
 }
 

@@ -20,8 +20,8 @@ def measured(what: str) -> Any:
     return answer("tests.bench.fleet_inside", what, str(ENDPOINTS), str(REPLICAS))
 
 
-def answer(module: str, *arguments: str) -> Any:
-    """What a module prints that is run in a home with a Redis of its own, on SQLite."""
+def answer(module: str, *arguments: str, database: str = "") -> Any:
+    """What a module prints that is run in a home with a Redis of its own; database: its URL, SQLite by default."""
     with tempfile.TemporaryDirectory(prefix="berth-bench-") as folder:
         socket = Path(folder) / "r.sock"
         env = {
@@ -30,7 +30,7 @@ def answer(module: str, *arguments: str) -> Any:
             "BERTH_HOME": folder,
             "BERTH_RUNTIME": "process",
             "BERTH_LOG_LEVEL": "WARNING",
-            "DATABASE_URL": "",
+            "DATABASE_URL": database,
             "REDIS_URL": f"unix://{socket}",
             "DJANGO_SETTINGS_MODULE": "config.settings.dev",
         }
