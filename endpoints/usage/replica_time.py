@@ -35,14 +35,15 @@ def count(now: datetime) -> int:
         Q(ended_at__isnull=False) | Q(counted_until__lte=now - LAG - STEP), counted_until__isnull=False
     )
     total = 0
-    while True:
+    while due.exists():  # mostly not: then nobody has to wait for the write lock
         with transaction.atomic():
             # Who is being changed just now is counted next time.
             free = due.select_for_update(of=("self",), skip_locked=True)
             found = _count(free.order_by("pk")[:AT_ONCE], now)
         total += found
         if found < AT_ONCE:
-            return total
+            break
+    return total
 
 
 def settle(replicas: QuerySet[Replica], now: datetime) -> None:

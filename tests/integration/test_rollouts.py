@@ -12,7 +12,7 @@ import redis
 from django.utils import timezone
 
 from endpoints import services
-from endpoints.models import Endpoint, Gpu, HeldAddress, Node, Region, Replica, ReplicaState
+from endpoints.models import Endpoint, Gpu, HeldAddress, Node, Region, Replica, ReplicaState, ReplicaTime
 from endpoints.reconciler import probe, retries
 from iam.actors import Actor
 from runtimes.fake import FakeEngine, FakeRuntime
@@ -323,17 +323,28 @@ def test_pausing_releases_everything_and_deleting_leaves_nothing(
     drive: Driver, runtime: FakeRuntime, editor_actor: Actor
 ) -> None:
     endpoint = active(drive, editor_actor, replicas=3)
+    placed_an_hour_ago()
     services.pause_endpoint(actor=editor_actor, endpoint=endpoint)
     drive.until(endpoint, lambda item: item.reason_code == "paused")
     assert runtime.list() == []
     assert not Replica.objects.filter(claimed=True).exists()
     services.resume_endpoint(actor=editor_actor, endpoint=endpoint)
     endpoint = drive.to(endpoint, "ACTIVE")
+    placed_an_hour_ago()
     services.delete_endpoint(actor=editor_actor, endpoint=endpoint)
     drive.gone(endpoint)
     assert runtime.list() == []
     assert runtime.networks() == []
     assert not Replica.objects.exists()
+    # Nobody has counted their time before: it does not go with their rows.
+    seconds = sum(ReplicaTime.objects.filter(endpoint_id=endpoint.id).values_list("seconds", flat=True))
+    assert 6 * 3600 <= seconds < 6 * 3660
+
+
+def placed_an_hour_ago() -> None:
+    """All replicas that hold a place."""
+    held = Replica.objects.filter(claimed=True, counted_until__gt=timezone.now() - timedelta(minutes=1))
+    assert held.update(counted_until=timezone.now() - timedelta(hours=1)) == 3
 
 
 def test_who_served_keeps_its_place_before_those_who_came_meanwhile(
