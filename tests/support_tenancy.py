@@ -259,14 +259,21 @@ def _unlike(template: str, name: str, kind: str) -> str:
 
 def routes() -> list[Route]:
     """The whole table of the console and the API. Raises KeyError for an argument that nobody has explained."""
-    return [_route(template, pattern) for template, pattern in _walk(get_resolver().url_patterns, "/")]
+    return [
+        _route(template, pattern)
+        for template, pattern in whole_table()
+        if not template.lstrip("/").startswith(LEFT_OUT)
+    ]
+
+
+def whole_table() -> list[tuple[str, URLPattern]]:
+    """Every address that web answers, Django's admin and machines' addresses included, with {argument}s."""
+    return list(_walk(get_resolver().url_patterns, "/"))
 
 
 def _walk(patterns: list[Any], before: str) -> Iterator[tuple[str, URLPattern]]:
     for pattern in patterns:
         address = before + _text(pattern.pattern)
-        if address.lstrip("/").startswith(LEFT_OUT):
-            continue
         if isinstance(pattern, URLResolver):
             yield from _walk(pattern.url_patterns, address)
         else:

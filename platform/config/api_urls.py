@@ -31,7 +31,11 @@ urlpatterns = [
     path(
         "docs/",
         SpectacularSwaggerSplitView.as_view(
-            url_name="api-schema", template_name="api/docs.html", authentication_classes=[]
+            url_name="api-schema",
+            template_name="api/docs.html",
+            authentication_classes=[],
+            # Not OPTIONS: its answer would be looked for in a template that there is not.
+            http_method_names=["get", "head"],
         ),
         name="api-docs",
     ),
