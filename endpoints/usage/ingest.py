@@ -359,31 +359,22 @@ def _usage_rows(counted: Counted, facts: _Facts) -> list[dict[str, Any]]:
 
 def _write_uses(uses: Mapping[tuple[str, str], tuple[float, str]]) -> None:
     """An older use than the one that is known changes nothing: gateways ship in any order."""
-    if not uses:
-        return
-    subjects, endpoint_ids = ({pair[place] for pair in uses} for place in (0, 1))
-    known = {
-        (subject, endpoint_id): at
-        for subject, endpoint_id, at in LastUse.objects.filter(
-            subject__in=subjects, endpoint_id__in=endpoint_ids
-        ).values_list("subject", "endpoint_id", "at")
-    }
-    newer = [
-        LastUse(subject=pair[0], endpoint_id=pair[1], address=address, at=moment)
-        for pair, (at, address) in sorted(uses.items())
-        if (moment := datetime.fromtimestamp(at, UTC)) > known.get(pair, datetime.min.replace(tzinfo=UTC))
-    ]
-    LastUse.objects.bulk_create(
-        newer,
-        update_conflicts=True,
-        unique_fields=["subject", "endpoint_id"],
-        update_fields=["address", "at"],
+    rows, latest = [], dict[str, float]()
+    for (subject, endpoint_id), (at, address) in uses.items():
+        moment = datetime.fromtimestamp(at, UTC)
+        rows.append({"subject": subject, "endpoint_id": endpoint_id, "address": address, "at": moment})
+        latest[subject] = max(at, latest.get(subject, at))
+    add(
+        LastUse,
+        rows,
+        key=("subject", "endpoint_id"),
+        summed=(),
+        latest=("address", "at"),
+        newest_by="at",
     )
-    latest: dict[str, datetime] = {}
-    for use in newer:
-        latest[use.subject] = max(use.at, latest.get(use.subject, use.at))
+    moments = {subject: datetime.fromtimestamp(at, UTC) for subject, at in latest.items()}
     for model in (ServiceAccount, ApiKey):
-        _note_use(model, latest)
+        _note_use(model, moments)
 
 
 def _note_use(model: type[ServiceAccount] | type[ApiKey], latest: Mapping[str, datetime]) -> None:

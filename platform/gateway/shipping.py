@@ -17,7 +17,7 @@ from gateway.control import ControlAway, Elsewhere, Shipper
 
 SHIP_S = 0.5
 RETRY_MAX_S = 5.0
-_PIECE = 1024 * 1024  # bytes: some thousand lines
+PIECE = 2 * 1024 * 1024  # bytes: some thousand lines
 
 log = logging.getLogger("gateway")
 
@@ -71,7 +71,7 @@ class Shipping(threading.Thread):
 
     def ship(self) -> bool:
         """Send the next piece; whether there was one. Raises ControlAway, OSError."""
-        piece = self._logs.read(self.position, _PIECE)
+        piece = self._logs.read(self.position, PIECE)
         if piece is None:
             return False
         answer = self._shipper.ship(piece, after=self._stored)

@@ -22,12 +22,12 @@ from config.keyfiles import read_or_create  # noqa: E402
 from endpoints.models import TokenCount, Usage  # noqa: E402
 from gateway.access_logs import Position  # noqa: E402
 from gateway.control import USAGE_PATH, Shipment  # noqa: E402
+from gateway.shipping import PIECE  # noqa: E402
 from iam.models import ServiceAccount  # noqa: E402
 from tests.bench.fleet_inside import actor, person  # noqa: E402
 from tests.support_access_log import line  # noqa: E402
 from tests.support_endpoints import load_data, new_endpoint, ready_model  # noqa: E402
 
-PIECE = 1024 * 1024  # as agents ship them
 RATE = 20_000  # lines/s of the traffic that is laid out
 
 
