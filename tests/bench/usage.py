@@ -13,8 +13,9 @@ GOAL_LINES_S = 20_000
 
 
 def run() -> list[Result]:
-    """Read, parsed, added up and written by one process, on SQLite and on a PostgreSQL of its own."""
-    found = [_measured("SQLite", "")]
+    """Read, parsed, added up and written by one process. On PostgreSQL its server works on the same cores, which is why
+    no goal stands there."""
+    found = [_measured("SQLite", "", GOAL_LINES_S)]
     if support_postgres.programs() is None:
         return [*found[0], Result("usage: PostgreSQL (is not installed)", 0, "missing", "-", None)]
     with ExitStack() as stack:
@@ -23,12 +24,12 @@ def run() -> list[Result]:
     return [result for part in found for result in part]
 
 
-def _measured(database: str, url: str) -> list[Result]:
+def _measured(database: str, url: str, goal: int | None = None) -> list[Result]:
     said = answer("tests.bench.usage_inside", str(LINES), str(ENDPOINTS), str(ACCOUNTS), database=url)
     label = f"usage: lines of access log counted, {ENDPOINTS} endpoints x {ACCOUNTS} accounts, {database}"
     a_second = round(said["lines"] / said["wall"])
     return [
-        Result(label, a_second, "1/s", f">= {GOAL_LINES_S}", a_second >= GOAL_LINES_S),
+        Result(label, a_second, "1/s", f">= {goal}" if goal else "-", a_second >= goal if goal else None),
         Result(
             f"{label}, a line's processor time", round(said["cpu"] / said["lines"] * 1e6, 1), "us", "", None
         ),
