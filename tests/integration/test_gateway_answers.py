@@ -13,6 +13,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from iam.addresses import address_of
+from iam.origin import request_id_of
 from tests.support_gateway import CONSOLE, Key, World, bearer, endpoint, until
 
 pytestmark = pytest.mark.envoy
@@ -392,7 +394,13 @@ def test_claims_about_the_way_here_are_dropped(world: World) -> None:
 
 def test_the_control_plane_is_reached_by_its_own_name(world: World) -> None:
     body = b'{"grant_type":"client_credentials"}'
-    headers = {"Authorization": "Basic abc", "Content-Type": "application/json", "Host": "evil.test"}
+    headers = {
+        "Authorization": "Basic abc",
+        "Content-Type": "application/json",
+        "Host": "evil.test",
+        "X-Request-Id": "0b9f3a52-6d0e-4a11-8c3e-5a1f0c9d7e21",
+        "X-Forwarded-For": "203.0.113.9",
+    }
     answer = world.gateway.call("POST", "/accounts-api/v2/auth/token", headers=headers, body=body)
     told = answer.json()
     assert (told["target"], told["method"], told["body"]) == (
@@ -402,6 +410,11 @@ def test_the_control_plane_is_reached_by_its_own_name(world: World) -> None:
     )
     seen = {name.lower(): value for name, value in told["headers"]}
     assert (seen["authorization"], seen["host"]) == ("Basic abc", "console.test:8000")
+    # One id from here to the control plane's log, in the form that it takes from gateways alone; so with the address.
+    assert seen["x-request-id"] != headers["X-Request-Id"]
+    assert request_id_of(seen["x-request-id"], trusted=True) == answer.header("x-request-id")
+    caller = address_of("127.0.0.1", seen["x-forwarded-for"])
+    assert caller == seen["x-forwarded-for"] != headers["X-Forwarded-For"]
     assert (
         world.gateway.get("/.well-known/openid-configuration").json()["target"]
         == "/.well-known/openid-configuration"
