@@ -267,6 +267,38 @@ def test_requests_at_once_are_limited_over_all_replicas_and_threads(limiting: Li
     assert limiting.world.gateway.get(f"/v1/{NARROW}/at-once", token).status == 200
 
 
+def test_a_changed_limit_cuts_no_stream(limiting: Limiting) -> None:
+    limiting.change(NARROW, max_concurrency=2)
+    token = limiting.world.key.token()
+    answers: list[Answer] = []
+    path = f"/v1/{NARROW}/kept"
+    thread = threading.Thread(target=lambda: answers.append(limiting.world.gateway.get(path, token)))
+    thread.start()
+    until(lambda: "/kept" in HELD, what="the model server has the request")
+    for limit in (1, None, 5):
+        limiting.change(NARROW, max_concurrency=limit)
+    assert not answers
+    HELD["/kept"].set()
+    thread.join(10)
+    assert [answer.status for answer in answers] == [200]
+
+
+def test_a_websocket_is_a_request_too(limiting: Limiting) -> None:
+    limiting.limit("sa-socket", 2)
+    wanted = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Key": "a",
+        "Sec-WebSocket-Version": "13",
+    }
+    token = limiting.world.key.token(sub="sa-socket")
+    calls = [
+        limiting.world.gateway.call("GET", f"/v1/{FREE}/x", token=token, headers=wanted) for _ in range(3)
+    ]
+    assert calls[2].status == 429
+    assert {answer.status for answer in calls[:2]} != {429}
+
+
 # --- tokens -----------------------------------------------------------------------------------------------
 
 
