@@ -104,6 +104,14 @@ def test_who_reaches_a_limit_is_refused_until_the_window_ends(home: Home) -> Non
     assert home.refusals() == {}
 
 
+def test_a_limit_is_reached_with_its_last_token(home: Home) -> None:
+    agent = home.agent()
+    agent.count([replace(REQUEST, prompt_tokens=99, completion_tokens=0)])
+    assert agent.denied(NOON) == frozenset()
+    agent.count([replace(REQUEST, prompt_tokens=0, completion_tokens=1)])
+    assert agent.denied(NOON) == {("sa-1", names.MINUTE)}
+
+
 def test_a_month_is_told_of_rather_than_a_minute_and_ends_with_the_month(home: Home) -> None:
     home.limits = denials.limits([Caller("sa-1", Limits(tokens_per_minute=1, tokens_per_month=40))], [])
     agent = home.agent()
