@@ -36,13 +36,21 @@ local function greater(one, other)
   return one and one < MOST and (not other or one > other) and one or other
 end
 
+-- OpenAI's count holds the tokens that were found in a cache, Anthropic's leaves them out.
+local function input(object)
+  local asked = tonumber(match(object, '"input_tokens"%s*:%s*(%d+)'))
+  local found = tonumber(match(object, '"cache_read_input_tokens"%s*:%s*(%d+)')) or 0
+  local kept = tonumber(match(object, '"cache_creation_input_tokens"%s*:%s*(%d+)')) or 0
+  return asked and asked + found + kept
+end
+
 -- prompt and completion, at least those given, of all usage objects in `text`
 local function look(text, prompt, completion)
   local _, stop = find(text, '"usage"', 1, true)
   while stop do
     local object = match(text, "^%s*:%s*(%b{})", stop + 1)
     if object then
-      local asked = match(object, '"prompt_tokens"%s*:%s*(%d+)') or match(object, '"input_tokens"%s*:%s*(%d+)')
+      local asked = match(object, '"prompt_tokens"%s*:%s*(%d+)') or input(object)
       local said = match(object, '"completion_tokens"%s*:%s*(%d+)') or match(object, '"output_tokens"%s*:%s*(%d+)')
       if not asked and not said then
         asked = match(object, '"total_tokens"%s*:%s*(%d+)')
@@ -54,7 +62,7 @@ local function look(text, prompt, completion)
   return prompt, completion
 end
 
--- llama.cpp ends its streams with what it measured, asked for usage or not.
+-- llama.cpp ends its streams, and the answers of its own kind, with what it measured, asked for usage or not.
 local function look_timings(text, prompt, completion)
   local _, stop = find(text, '"timings"', 1, true)
   local object = stop and match(text, "^%s*:%s*(%b{})", stop + 1)
@@ -136,12 +144,14 @@ local function read_answer(handle)
   end
   if seen > WHOLE then
     prompt, completion = look(last, prompt, completion)
-    if not prompt and not completion then
-      leave(handle, "unread")
-    end
+  end
+  if not prompt and not completion then
+    prompt, completion = look_timings(last)
   end
   if prompt or completion then
     note(handle, prompt, completion, 0)
+  elseif seen > WHOLE then
+    leave(handle, "unread")
   end
 end
 

@@ -84,7 +84,7 @@ def test_vllm_on_two_gpus() -> None:
         image="vllm/vllm-openai:v0.12.0",
         entrypoint=("vllm", "serve"),
         command=(
-            *("/models", "--host", "{{host}}", "--port", "{{port}}"),
+            *("/models", "--host", "{{host}}", "--port", "{{port}}", "--enable-force-include-usage"),
             *("--served-model-name", "Qwen/Qwen2.5-7B-Instruct"),
             *("--tensor-parallel-size", "2"),
             *("--max-num-seqs", "256"),  # the default
@@ -110,7 +110,16 @@ def test_vllm_embeddings_on_one_gpu() -> None:
     spec = built("vllm", ModelFacts("e5", "embedding", "/w"), {}, instance)
     assert spec.gpu_ids == ("GPU-a",)
     assert spec.command == (
-        *("/models", "--host", "{{host}}", "--port", "{{port}}", "--served-model-name", "e5"),
+        *(
+            "/models",
+            "--host",
+            "{{host}}",
+            "--port",
+            "{{port}}",
+            "--enable-force-include-usage",
+            "--served-model-name",
+            "e5",
+        ),
         *("--runner", "pooling", "--tensor-parallel-size", "1", "--max-num-seqs", "256"),
     )
 
