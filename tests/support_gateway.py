@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from gateway import snapshot
+from gateway.access_logs import Position
 from gateway.admin import Admin
-from gateway.control import Report
+from gateway.control import USAGE_PATH, Report, Shipment
 from gateway.figures import EndpointFigures, Told, add
 from gateway.targets import EndpointTarget, GatewayTargets, Serving, TokenPolicy
 from tests.support import require
@@ -127,6 +129,10 @@ class ControlPlane:
         self.pushes: list[Told] = []
         self.push_tries = 0
         self.figures_status = 204  # what pushes are answered with; 0: with nothing, after they were taken
+        # What agents ship of their access logs, headers and body, and its answer; status 0: none, after it was counted.
+        self.shipped: list[bytes] = []
+        self.counted = Position()
+        self.usage: Callable[[Message, bytes], tuple[int, bytes]] = self.count
         self.token = CONTROL_TOKEN
         self.port = free_port()
         self.targets = GatewayTargets(
@@ -192,10 +198,13 @@ class ControlPlane:
         body = request.rfile.read(int(request.headers.get("content-length") or 0))
         if request.path == "/internal/activator":
             known = request.headers.get("authorization") == f"Bearer {self.token}"
-            told = {"endpoints": self.activation(json.loads(body)) if known else {}}
+            told: dict[str, Any] = {"endpoints": self.activation(json.loads(body)) if known else {}}
             return self._send(request, 200 if known else 401, json.dumps(told).encode())
         if request.path == "/internal/gateway/figures":
             return self._hear(request, body)
+        if request.path == USAGE_PATH:
+            status, answer = self.usage(request.headers, body)
+            return self._send(request, status, answer) if status else Replica.reset(request.connection)
         if request.path != "/internal/gateway/snapshot":
             told = {
                 "target": request.path,
@@ -226,6 +235,19 @@ class ControlPlane:
         if status == 0:
             return Replica.reset(request.connection)
         return self._send(request, status, b"")
+
+    def count(self, headers: Message, body: bytes) -> tuple[int, bytes]:
+        """As endpoints.usage.ingest does; the lines are in `shipped`. Of one gateway only."""
+        if headers.get("authorization") != f"Bearer {self.token}":
+            return 401, b"{}"
+        shipment = Shipment.of(headers)
+        taken = shipment.after == self.counted
+        if taken:
+            lines = gzip.decompress(body)
+            self.shipped += lines.splitlines()
+            self.counted = Position(shipment.begin.file, shipment.begin.offset + len(lines))
+        said = {"file": self.counted.file, "offset": self.counted.offset, "elsewhere": {}}
+        return 200 if taken else 409, json.dumps(said).encode()
 
     def figures(self, name: str) -> EndpointFigures:
         """All that was told of an endpoint so far; the snapshots in it are the newest push's."""

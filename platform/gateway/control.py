@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from gateway.access_logs import Piece, Position
@@ -137,6 +137,12 @@ class Teller:
             raise ControlAway(f"answered {status}")
 
 
+class Headers(Protocol):
+    """Those of a request, whatever their case."""
+
+    def get(self, name: str, default: str, /) -> str: ...
+
+
 Elsewhere = Mapping[str, Mapping[str, int]]  # subject → window → tokens that other gateways counted
 
 
@@ -160,7 +166,7 @@ class Shipment:
         }
 
     @classmethod
-    def of(cls, headers: Mapping[str, str]) -> Shipment:
+    def of(cls, headers: Headers) -> Shipment:
         """As the control plane reads it. Raises ValueError."""
         begin, after = (Position.of(headers.get(name, "")) for name in ("X-Berth-Log", "X-Berth-Log-After"))
         longest = max(len(begin.file), len(after.file))
