@@ -19,7 +19,7 @@ from django.urls.resolvers import RoutePattern, URLPattern, URLResolver
 from django.utils import timezone
 
 from config.routing import websocket_urlpatterns
-from endpoints.models import Decision, Endpoint, Event, LastUse, Replica, ReplicaTime, Usage
+from endpoints.models import Decision, Endpoint, Event, LastUse, Replica, ReplicaState, ReplicaTime, Usage
 from iam import invitations, services
 from iam.actors import Actor
 from iam.models import ApiKey, AuditEvent, Invitation, Membership, ServiceAccount, User
@@ -137,7 +137,7 @@ def world(mark: str) -> World:
     endpoint = new_endpoint(actor, model, name=f"{mark}-endpoint", max_replicas=2, cpu_percent=70)
     assert endpoint.revision is not None
     replica = Replica.objects.create(
-        endpoint=endpoint, revision=endpoint.revision, slot=1, name=f"{mark}-replica", state="FAILED"
+        endpoint=endpoint, revision=endpoint.revision, slot=1, name=f"{mark}-replica", state=ReplicaState.FAILED
     )
     Decision.objects.create(endpoint=endpoint, at=timezone.now(), rule="above", before=1, after=2)
     account, _secret = services.create_service_account(actor, f"{mark} account", [Role.ADMIN])
