@@ -211,7 +211,7 @@ def _command(concurrency: int) -> list[str]:
         "--log-level",
         "warning",
         "--file-flush-interval-msec",
-        "100",  # what is not flushed is lost with a killed Envoy
+        "20",  # what is not flushed is lost with a killed Envoy
         "--file-flush-min-size-kb",
         "64",
     ]

@@ -113,11 +113,12 @@ def _tokens(said: Mapping[str, Any], status: int) -> tuple[int, int, bool, bool]
         return 0, 0, False, True
     asked, answered, parts = read.split(" ") if read else ("-", "-", "")
     after = _number(parts or 0)  # parts of a stream that were sent since the model server counted last
+    prompt = -(-_number(said["bytes_in"]) // BYTES_PER_TOKEN) if asked == "-" else _number(asked)
     if asked != "-" or answered != "-":
-        return _tokens_said(asked), _tokens_said(answered) + after, after > 0, False
+        completion = 0 if answered == "-" else _number(answered)
+        return prompt, completion + after, after > 0 or asked == "-", False
     if status and not 200 <= status < 300:
         return 0, 0, False, False
-    prompt = -(-_number(said["bytes_in"]) // BYTES_PER_TOKEN)
     if parts:
         return prompt, after, True, False
     found = _USES_TOKENS.search(str(said["path"])) if said["method"] == "POST" else None
@@ -125,10 +126,6 @@ def _tokens(said: Mapping[str, Any], status: int) -> tuple[int, int, bool, bool]
         return 0, 0, False, False
     completion = _number(said["bytes_out"]) // BYTES_PER_TOKEN if found[1] and status else 0
     return prompt, completion, True, False
-
-
-def _tokens_said(text: str) -> int:
-    return 0 if text == "-" else _number(text)
 
 
 def _number(value: Any, most: int = _MOST) -> int:

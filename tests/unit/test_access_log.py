@@ -43,7 +43,7 @@ def test_a_request_belongs_to_the_moment_at_which_it_ended() -> None:
         # What the model server said. (prompt, completion, estimated, unread)
         ({"usage": "9 2 0"}, (9, 2, False, False)),
         ({"usage": "9 - 0"}, (9, 0, False, False)),
-        ({"usage": "- 2 0"}, (0, 2, False, False)),
+        ({"usage": "- 2 0"}, (25, 2, True, False)),
         # Broken off after the server had said something: what came after that is added.
         ({"usage": "9 2 5"}, (9, 7, True, False)),
         # A stream that said nothing, and one that broke off before its first event.
