@@ -363,11 +363,13 @@ def test_each_request_counts_once_whoever_is_killed(
         time.sleep(0.2)  # lines are written within 20 ms
         pid = world.gateway.envoy_pid()
         assert pid is not None
+        its_file = (world.gateway.home / "access.log").resolve()
         os.kill(pid, signal.SIGKILL)
         until(lambda: world.gateway.envoy_pid() not in (pid, None), what="another Envoy")
         again = callers.answered
         until(lambda: callers.answered > again + 20)
         callers.stop()
+        assert (world.gateway.home / "access.log").resolve() != its_file
         last = until(lambda: _settled(counted), 30, "nothing more is counted")
         assert before[0] + old + callers.answered - again <= last[0] <= served["count"]
         use = LastUse.objects.get()

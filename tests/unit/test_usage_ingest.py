@@ -185,6 +185,17 @@ def test_the_same_piece_counts_once_and_a_wrong_one_not_at_all(
     assert sum(row.requests for row in rows()) == 2
 
 
+def test_two_that_ship_at_once_are_told_apart_in_the_transaction(
+    endpoint: Endpoint, account: ServiceAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = call(endpoint, account)
+    send(text)
+    monkeypatch.setattr(ingest, "_stored", lambda _: Position())  # looked at before the other one's commit
+    with pytest.raises(ingest.NotNext):
+        ingest.ingest("gw-1", Shipment(Position(FILE), Position()), text)
+    assert rows()[0].requests == 1
+
+
 def test_nothing_is_counted_when_the_transaction_fails(
     endpoint: Endpoint, account: ServiceAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
