@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import schemathesis
+from django.core.signals import request_finished, request_started
 from django.core.wsgi import get_wsgi_application
-from django.db import transaction
+from django.db import close_old_connections, transaction
 from django.test import Client
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from schemathesis import GenerationMode
@@ -51,6 +52,17 @@ def callers(full: World) -> dict[str, dict[str, str]]:
     return {role: {"Authorization": f"Bearer {token}"} for role, token in held.items()}
 
 
+@pytest.fixture
+def one_connection() -> Iterator[None]:
+    """As Django's own test client: the end of a request does not end the test's transaction."""
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
+
+
+@pytest.mark.usefixtures("one_connection")
 def test_requests_made_of_the_schema(full: World, callers: dict[str, dict[str, str]]) -> None:
     schema = schemathesis.openapi.from_wsgi("/api/schema/?format=json", get_wsgi_application())
     by_path = {route.template.replace("{pk}", "{id}"): route for route in routes() if route.is_api}
