@@ -13,6 +13,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.utils.translation import gettext as _
 
+from iam.actors import refusal
 from iam.roles import Permission
 
 P = ParamSpec("P")
@@ -48,9 +49,7 @@ def require(permission: Permission) -> Callable[[View[P]], View[P]]:
             if actor is None:
                 return render(request, "iam/no_project.html", status=403)
             if not actor.may(permission):
-                raise PermissionDenied(
-                    _("Your role in this project does not allow this. Ask a project admin.")
-                )
+                raise PermissionDenied(refusal(actor, permission))
             return view(request, *args, **kwargs)
 
         return guarded

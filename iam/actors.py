@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext as _
 
 from iam.models import Membership, Project, ServiceAccount, User
-from iam.roles import Permission, allows
+from iam.roles import Permission, Role, allows, roles_granting
 
 SESSION_KEY = "project"
 # Outlives the session: the project that this browser was in last.
@@ -53,6 +54,18 @@ def actor_for_user(user: User, project_id: str | None = None) -> Actor | None:
 def actor_for_account(account: ServiceAccount) -> Actor:
     """The account's actor in its own project."""
     return Actor(account.project, tuple(account.roles), account=account)
+
+
+def refusal(actor: Actor, permission: Permission) -> str:
+    """Why `actor` may not do what takes `permission`, and who can change that."""
+    names = [str(Role(role).label) for role in actor.roles if role in Role.values]
+    return _(
+        "This takes the role %(needed)s in the project %(project)s, and yours is %(roles)s. Ask an admin of it."
+    ) % {
+        "needed": Role(roles_granting(permission)[0]).label,  # the weakest that allows it
+        "project": actor.project.name,
+        "roles": ", ".join(names) or "–",
+    }
 
 
 def current_actor(request: HttpRequest) -> Actor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from django import forms
@@ -14,7 +14,7 @@ from iam.directory import EndpointFacts
 from iam.models import ServiceAccount
 from iam.roles import Role
 from iam.services import MAX_ENDPOINTS
-from iam.services.cleaning import LIMITS
+from iam.services.cleaning import HIGHEST, LIMITS
 
 ROLE_HINTS = {
     Role.VIEWER: _("Sees endpoints, models, metrics, events and logs."),
@@ -34,6 +34,10 @@ class DateInput(forms.DateInput):
         super().__init__(attrs={"autocomplete": "off", **attrs}, format="%Y-%m-%d")
 
 
+def _limit(name: str, label: Any) -> forms.IntegerField:
+    return forms.IntegerField(label=label, required=False, min_value=1, max_value=HIGHEST[name])
+
+
 class CallerForm(forms.Form):
     """What service accounts and API keys have in common: endpoints and limits.
 
@@ -49,9 +53,9 @@ class CallerForm(forms.Form):
     endpoints = forms.MultipleChoiceField(
         label=_("Endpoints"), required=False, widget=forms.CheckboxSelectMultiple
     )
-    requests_per_minute = forms.IntegerField(label=_("Requests a minute"), required=False, min_value=1)
-    tokens_per_minute = forms.IntegerField(label=_("Tokens a minute"), required=False, min_value=1)
-    tokens_per_month = forms.IntegerField(label=_("Tokens a month"), required=False, min_value=1)
+    requests_per_minute = _limit("requests_per_minute", _("Requests a minute"))
+    tokens_per_minute = _limit("tokens_per_minute", _("Tokens a minute"))
+    tokens_per_month = _limit("tokens_per_month", _("Tokens a month"))
 
     def __init__(
         self,
@@ -66,6 +70,13 @@ class CallerForm(forms.Form):
         gone = {item: _("(deleted) %(id)s") % {"id": item} for item in present or () if item not in names}
         self.fields["endpoints"].choices = [*names.items(), *gone.items()]  # type: ignore[attr-defined]
         self.max_endpoints = MAX_ENDPOINTS
+
+    def clean(self) -> dict[str, Any]:
+        """What is missing or over is told together with all the rest, not after it."""
+        values: dict[str, Any] = super().clean() or self.cleaned_data
+        if values.get("scope") == NAMED and not values.get("endpoints") and "endpoints" not in self.errors:
+            self.add_error("endpoints", _("Choose at least one endpoint, or all of the project."))
+        return values
 
     def endpoint_choices(self) -> list[dict[str, Any]]:
         """Each endpoint and whether it is ticked, for the template; ticked ones first."""
@@ -104,6 +115,13 @@ class ServiceAccountForm(CallerForm):
         error_messages={"required": _("Choose at least one role.")},
     )
     expires_at = forms.DateField(label=_("Expires on"), required=False, widget=DateInput())
+
+    def clean_expires_at(self) -> date | None:
+        """A day to come, or the one that it has."""
+        day: date | None = self.cleaned_data["expires_at"]
+        if day and day != self.initial.get("expires_at") and day <= timezone.now().astimezone(UTC).date():
+            raise forms.ValidationError(_("Choose a moment in the future."))
+        return day
 
     @classmethod
     def of(
@@ -190,6 +208,6 @@ class AskForm(forms.Form):
         self.fields["endpoint"].choices = [(item.id, item.name) for item in endpoints]  # type: ignore[attr-defined]
 
 
-def midnight(date: Any) -> datetime | None:
+def midnight(day: date | None) -> datetime | None:
     """The first moment of a date, UTC."""
-    return datetime.combine(date, time.min, tzinfo=UTC) if date else None
+    return datetime.combine(day, time.min, tzinfo=UTC) if day else None

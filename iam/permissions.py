@@ -9,6 +9,7 @@ from rest_framework.exceptions import NotFound
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
+from iam.actors import refusal
 from iam.roles import Permission
 
 if TYPE_CHECKING:  # DRF reads this module while it defines APIView
@@ -28,8 +29,13 @@ class RolePermission(BasePermission):
         if actor is None:
             if request.user.is_authenticated and request.query_params.get("project"):
                 raise NotFound(_("There is no such project, or you don't belong to it."))
+            self.message = _("You belong to no project yet. Ask an admin of one to add you.")
             return False
-        return bool(actor.may(needed(request, view)))
+        wanted = needed(request, view)
+        if actor.may(wanted):
+            return True
+        self.message = refusal(actor, wanted)  # read by APIView.permission_denied
+        return False
 
 
 class PlatformStaff(BasePermission):

@@ -16,7 +16,7 @@ from iam.roles import GRANTS, Role
 MAX_ENDPOINTS = 20
 LIMITS = ("requests_per_minute", "tokens_per_minute", "tokens_per_month")
 # What the columns hold; a limit that high limits nothing.
-_HIGHEST = {
+HIGHEST = {
     "requests_per_minute": 2**31 - 1,
     "tokens_per_minute": 2**31 - 1,
     "tokens_per_month": 2**63 - 1,
@@ -72,8 +72,14 @@ def clean_limits(limits: Mapping[str, int | None]) -> dict[str, int | None]:
     """Those that are given; None is no limit."""
     found: dict[str, int | None] = {}
     for name, value in limits.items():
-        if value is not None and not 1 <= value <= _HIGHEST[name]:
+        if value is not None and value < 1:
             raise refuse(name, _("A limit is 1 or more. Leave it empty for no limit."))
+        if value is not None and value > HIGHEST[name]:
+            raise refuse(
+                name,
+                _("A limit is at most %(highest)s. Leave it empty for no limit.")
+                % {"highest": HIGHEST[name]},
+            )
         found[name] = value
     return found
 

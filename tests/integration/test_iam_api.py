@@ -365,3 +365,40 @@ class TestSchema:
         assert response.status_code == 200
         assert b"<style" not in response.content
         assert b"<script>" not in response.content
+
+
+def test_a_name_that_is_no_field_is_refused(owner_client: Client, account: ServiceAccount) -> None:
+    """A limit with a typing error in it would be no limit; what the API itself told may come back."""
+    wrong = {"request_per_minute": 5}
+    for answer in (
+        owner_client.patch(f"{ACCOUNTS}{account.id}/", wrong, content_type="application/json"),
+        owner_client.post(ACCOUNTS, {"name": "n", "roles": ["aiplatform.user"], **wrong}, "application/json"),
+    ):
+        assert answer.status_code == 400
+        assert "requests_per_minute" in answer.json()["errors"]["request_per_minute"][0]
+    told = owner_client.get(f"{ACCOUNTS}{account.id}/").json()
+    same = owner_client.patch(f"{ACCOUNTS}{account.id}/", told, content_type="application/json")
+    assert same.status_code == 200
+
+
+def test_a_limit_that_no_column_holds_is_told_as_too_high(owner_client: Client) -> None:
+    """Not as one that is below 1."""
+    body = {"name": "n", "roles": ["aiplatform.user"], "tokens_per_minute": 2**31}
+    answer = owner_client.post(ACCOUNTS, body, content_type="application/json")
+    assert answer.status_code == 400
+    assert str(2**31 - 1) in answer.json()["errors"]["tokens_per_minute"][0]
+
+
+def test_the_schema_describes_errors(client: Client) -> None:
+    """Of every operation, as problems."""
+    schema = client.get("/api/schema/", headers={"Accept": "application/json"}).json()
+    assert set(schema["components"]["schemas"]["Problem"]["required"]) == {
+        "type",
+        "title",
+        "status",
+        "detail",
+    }
+    for operations in schema["paths"].values():
+        for method in operations.keys() & {"get", "post", "patch", "delete"}:
+            content = operations[method]["responses"]["default"]["content"]
+            assert list(content) == ["application/problem+json"]

@@ -315,3 +315,32 @@ class TestAdmin:
 
     def test_not_for_an_everyday_owner(self, owner_client: Client) -> None:
         assert owner_client.get(self.ADD).status_code == 302
+
+
+def test_whatever_is_wrong_with_a_form_is_told_at_once_and_all_that_was_typed_stays(
+    owner_client: Client,
+) -> None:
+    """The services would tell one after the other."""
+    typed = {
+        **FORM,
+        "scope": "named",
+        "requests_per_minute": "0",
+        "tokens_per_minute": str(2**31),
+        "expires_at": "2020-01-01",
+    }
+    response = owner_client.post(CREATE, typed)
+    form = response.context["form"]
+    assert set(form.errors) == {"endpoints", "requests_per_minute", "tokens_per_minute", "expires_at"}
+    page = response.content.decode()
+    assert all(f'value="{typed[name]}"' in page for name in ("tokens_per_minute", "expires_at", "name"))
+
+
+def test_a_refusal_says_what_it_takes_and_whom_to_ask(viewer_client: Client) -> None:
+    """In the console and in the API alike."""
+    page = viewer_client.get(LIST)
+    answer = viewer_client.get("/api/v1/service-accounts/")
+    assert page.status_code == answer.status_code == 403
+    detail = answer.json()["detail"]
+    assert "role Admin" in detail
+    assert "yours is Viewer" in detail
+    assert detail in page.content.decode()

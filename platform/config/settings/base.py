@@ -43,6 +43,10 @@ BERTH_LOG_IDLE_S = env.int("BERTH_LOG_IDLE_S", 900)
 # How much of a replica's log is kept after its end, and of all of them together before the oldest go.
 BERTH_REPLICA_LOG_BYTES = env.int("BERTH_REPLICA_LOG_BYTES", 10_000_000)
 BERTH_REPLICA_LOGS_TOTAL_BYTES = env.int("BERTH_REPLICA_LOGS_TOTAL_BYTES", 2_000_000_000)
+# Registries that models' images may come from: "public", hosts ("registry.corp:5000", "*.corp"), or "*".
+BERTH_IMAGE_REGISTRIES = [
+    one for one in map(str.strip, env.list("BERTH_IMAGE_REGISTRIES", default=["public"])) if one
+]
 BERTH_SUBNET_POOL = env.str("BERTH_SUBNET_POOL", "10.213.0.0/16")
 # Whose word for a caller's address counts: gateways and TLS proxies in front of the console, as addresses or networks.
 BERTH_TRUSTED_PROXIES = env.list("BERTH_TRUSTED_PROXIES", default=["127.0.0.0/8", "::1/128"])
@@ -290,6 +294,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "config.api_schema.add_problems",
+    ],
     "ENUM_NAME_OVERRIDES": {
         "RoleEnum": "iam.roles.Role",
         "PhaseEnum": "endpoints.models.PhaseName",
