@@ -108,6 +108,11 @@ WORDS: dict[str, _Words] = {
         _("Let a project admin enter credentials that may read it at the model, then retry."),
         "credentials",
     ),
+    "registry_not_allowed": _Words(
+        _("Images may not come from the registry of %(image)s."),
+        _("The evidence says why, and what allows it. Else choose an image of another registry."),
+        "registry",
+    ),
     "registry_unreachable": _Words(
         _("The image registry of %(image)s can't be reached."),
         _("Check the host's network and the registry's name. It is tried again every few seconds."),

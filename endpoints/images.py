@@ -27,8 +27,10 @@ from endpoints.models import DeployPhase, PhaseName, Replica, ReplicaState
 from endpoints.queue import reconcile_soon
 from endpoints.reconciler.evidence import cause_of
 from endpoints.specs import image_for, registry_auth
+from registry import registries
+from registry.models import Source
 from runtimes.contract import PullProgress, Runtime
-from runtimes.errors import RuntimeFailure
+from runtimes.errors import RegistryForbidden, RuntimeFailure
 
 log = logging.getLogger(__name__)
 REPORT_EVERY_S = 0.5
@@ -60,6 +62,8 @@ def pull_for(replica_id: str, runtime: Runtime) -> None:
 def _pull(replica: Replica, runtime: Runtime, mine: Claim) -> None:
     image = image_for(replica.revision)
     try:
+        if refused := _refusal(replica, image):
+            raise RegistryForbidden(refused)
         runtime.pull(image, auth=registry_auth(replica.revision), progress=_reporter(replica, mine, image))
     except NotWanted:
         return
@@ -69,6 +73,13 @@ def _pull(replica: Replica, runtime: Runtime, mine: Claim) -> None:
     else:
         _pulled(replica, mine, image)
     _tell(replica)
+
+
+def _refusal(replica: Replica, image: str) -> str:
+    """Of an image that somebody named; a framework's own was chosen by who runs the platform."""
+    if replica.revision.model.source != Source.IMAGE:
+        return ""
+    return registries.refusal(image, look_up=True)
 
 
 class Claim:

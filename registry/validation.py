@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 
 from iam.actors import Actor
 from iam.roles import Permission
+from registry import registries
 from registry.errors import ImportFailure, reason
 from registry.frameworks import FrameworkDefinition, validate_settings
 from registry.importing.paths import head_of, locate
@@ -161,6 +162,8 @@ def clean_image(image: str, port: object, health_path: str, errors: Errors) -> t
             "image",
             _("This is no image reference. It looks like registry.example.com/team/server:1.0."),
         )
+    elif refused := registries.refusal(image, look_up=False):
+        add(errors, "image", refused)
     number = _port(port)
     if number is None:
         add(errors, "port", _("Enter the port that the server listens on, 1 to 65535."))

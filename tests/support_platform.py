@@ -42,6 +42,7 @@ class Place:
             "BERTH_PUBLIC_URL": self.console,
             "BERTH_GATEWAY_URL": f"http://localhost:{self.gateway_port}",
             "BERTH_RUNTIME": self.runtime,
+            "BERTH_IMAGE_REGISTRIES": "public,127.0.0.1:*",  # registries of the tests' own
             "DJANGO_SETTINGS_MODULE": "config.settings.dev",
             "REDIS_URL": "",
             "DATABASE_URL": self.database,

@@ -21,6 +21,7 @@ PERMANENT = frozenset(
     {
         "image_not_found",
         "image_denied",
+        "registry_not_allowed",
         "invalid_container",
         "command_not_found",
         "wrong_architecture",

@@ -44,6 +44,13 @@ class ImageDenied(RuntimeFailure):
     transient = False
 
 
+class RegistryForbidden(RuntimeFailure):
+    """The platform's own rules keep images of this registry out; nobody was asked."""
+
+    code = "registry_not_allowed"
+    transient = False
+
+
 class RegistryUnreachable(RuntimeFailure):
     """The registry could not be reached: name resolution, connection or TLS."""
 

@@ -24,6 +24,7 @@ from config.settings.base import *
 del os.environ["DATABASE_URL"]  # what tests start has a home, and so a database, of its own
 
 BERTH_RUNTIME = "fake"
+BERTH_IMAGE_REGISTRIES = ["public", "127.0.0.1:*"]  # registries of the tests' own
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
