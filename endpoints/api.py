@@ -284,7 +284,7 @@ def _api_name(field: str) -> str:
     return {"model_id": "model", "__all__": "non_field_errors"}.get(field, field)
 
 
-routes = [
+routes: list[tuple[str, type[viewsets.ViewSetMixin], str]] = [
     ("endpoints", EndpointViewSet, "endpoint"),
     ("regions", RegionViewSet, "region"),
     ("instance-types", InstanceTypeViewSet, "instance-type"),
