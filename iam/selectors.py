@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from iam.actors import Actor
 from iam.directory import EndpointFacts
@@ -19,9 +19,16 @@ from iam.roles import Permission
 TOKEN_PATH = "/accounts-api/v2/auth/token"  # noqa: S105
 
 
-def service_accounts(actor: Actor) -> QuerySet[ServiceAccount]:
-    """The accounts of the actor's project with their secrets, newest first."""
-    return ServiceAccount.objects.filter(project=actor.project).prefetch_related("secrets")
+def service_accounts(actor: Actor, search: str = "") -> QuerySet[ServiceAccount]:
+    """The accounts of the actor's project with their secrets, newest first.
+
+    search: part of the name, the description or the id; "" for all
+    """
+    found = ServiceAccount.objects.filter(project=actor.project).prefetch_related("secrets")
+    if search:
+        words = Q(name__icontains=search) | Q(description__icontains=search) | Q(id__icontains=search)
+        found = found.filter(words)
+    return found
 
 
 def members(actor: Actor) -> QuerySet[Membership]:

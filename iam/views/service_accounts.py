@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import ValidationError
+from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -31,20 +33,30 @@ from iam.rotation import rotation
 from iam.views.common import asked, once, status_of
 
 admins = require(Permission.ADMINISTER)
+PAGE = 50
 
 
 @require_safe
 @admins
 def index(request: HttpRequest) -> HttpResponse:
-    """The project's accounts."""
-    accounts = list(selectors.service_accounts(current_actor(request)))
+    """The project's accounts, a page at a time, or those whose name, description or id holds `?search=`."""
+    search = request.GET.get("search", "").strip().replace("\x00", "")[:200]
+    found = selectors.service_accounts(current_actor(request), search)
+    page = Paginator(found, PAGE).get_page(request.GET.get("page"))
+    accounts = list(page)
     now = timezone.now()
     known = activity(accounts, now)
     rows = [
         {"account": item, "status": selectors.account_status(item, now), "activity": known[item.id]}
         for item in accounts
     ]
-    return render(request, "iam/service_accounts.html", {"rows": rows})
+    context = {
+        "rows": rows,
+        "page": page,
+        "search": search,
+        "query": urlencode({"search": search}) if search else "",
+    }
+    return render(request, "iam/service_accounts.html", context)
 
 
 @admins
