@@ -75,6 +75,12 @@ def signed_in(user: User) -> Client:
     return client
 
 
+def seen_before(client: Client) -> Client:
+    """Its session is noted already, as with every request but a session's first: for those who count queries."""
+    assert client.get("/api/v1/regions/").status_code == 200
+    return client
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """pytest-django's. PostgreSQL drops no database while a thread that has ended long ago is still connected.

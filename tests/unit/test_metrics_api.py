@@ -28,6 +28,7 @@ from iam.oauth import tokens
 from iam.oauth.validator import client_for
 from iam.roles import Role
 from iam.services import create_service_account
+from tests.conftest import seen_before
 from tests.support_endpoints import crowded_endpoint, load_data, new_endpoint
 from tests.unit.test_metrics_store import sample
 
@@ -192,6 +193,7 @@ def test_everything_for_prometheus(
     Decision.objects.create(
         endpoint=endpoint, at=datetime.fromtimestamp(at, UTC), rule="above", before=1, after=2
     )
+    seen_before(viewer_client)
     with django_assert_max_num_queries(16):
         found = scraped(viewer_client)
     mine = {"endpoint": endpoint.id, "name": "embed-01", "project": str(endpoint.project_id)}

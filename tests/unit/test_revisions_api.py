@@ -15,6 +15,7 @@ from iam.oauth import tokens
 from iam.oauth.validator import client_for
 from iam.roles import Role
 from iam.services import create_service_account
+from tests.conftest import seen_before
 from tests.support_endpoints import crowded_endpoint, load_data, new_endpoint, ready_model
 
 pytestmark = pytest.mark.django_db
@@ -88,6 +89,7 @@ def test_revisions_page_by_page_with_their_differences(
     for number in range(6):
         change = {"settings": {"max_context": 512 + number}}
         services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes=change)
+    seen_before(editor_client)
     url: str | None = one(endpoint, "revisions/?page_size=3")
     seen: list[tuple[int, int]] = []
     while url:

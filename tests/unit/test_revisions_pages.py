@@ -17,6 +17,7 @@ from endpoints import history, services
 from endpoints.live_pages import EndpointPage
 from endpoints.models import Endpoint, Replica, ReplicaState, Status
 from iam.actors import Actor
+from tests.conftest import seen_before
 from tests.support_endpoints import crowded_endpoint, load_data, new_endpoint, ready_model
 
 pytestmark = pytest.mark.django_db
@@ -135,6 +136,7 @@ def test_a_long_history_comes_in_pages_at_the_same_cost(
     for number in range(history.PAGE):
         change = {"settings": {"max_context": 512 + number}}
         services.update_endpoint(actor=editor_actor, endpoint=endpoint, changes=change)
+    seen_before(editor_client)
     with django_assert_max_num_queries(14):
         page = text_of(editor_client.get(address(endpoint, "revisions")))
     shown = [int(n) for n in re.findall(r'id="rev-(\d+)"', page)]
