@@ -137,7 +137,11 @@ def world(mark: str) -> World:
     endpoint = new_endpoint(actor, model, name=f"{mark}-endpoint", max_replicas=2, cpu_percent=70)
     assert endpoint.revision is not None
     replica = Replica.objects.create(
-        endpoint=endpoint, revision=endpoint.revision, slot=1, name=f"{mark}-replica", state=ReplicaState.FAILED
+        endpoint=endpoint,
+        revision=endpoint.revision,
+        slot=1,
+        name=f"{mark}-replica",
+        state=ReplicaState.FAILED,
     )
     Decision.objects.create(endpoint=endpoint, at=timezone.now(), rule="above", before=1, after=2)
     account, _secret = services.create_service_account(actor, f"{mark} account", [Role.ADMIN])

@@ -329,7 +329,14 @@ def test_nothing_sticks_out_at_any_width(width: int, running: Console, page: Pag
     endpoint = found or running.do(f"new({long!r}, {EDITOR!r})")
     page.set_viewport_size({"width": width, "height": 800})
     tabs = [f"/inference/{endpoint}/{tab}" for tab in ("", "use/", "logs/", "events/", "settings/")]
-    for address in ("/", "/inference/", "/inference/create/", "/accounts/security/", "/accounts/sessions/", *tabs):
+    for address in (
+        "/",
+        "/inference/",
+        "/inference/create/",
+        "/accounts/security/",
+        "/accounts/sessions/",
+        *tabs,
+    ):
         page.goto(address)
         over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert over <= 0, address
