@@ -168,7 +168,11 @@ def _filters(*, body_limit: bool) -> list[Json]:
             _discovered(names.BODY_LIMIT_FILTER, names.BODY_LIMIT, "body_size_limit.v3.BodySizeLimit")
         )
         chain.append(usage_reader.usage())
-    router = {"@type": _HTTP + "router.v3.Router", "suppress_envoy_headers": True}
+    router = {
+        "@type": _HTTP + "router.v3.Router",
+        "suppress_envoy_headers": True,
+        "dynamic_stats": False,  # nobody reads them, and each request would pay 3 µs for their names
+    }
     chain.append({"name": "envoy.filters.http.router", "typed_config": router})
     return chain
 
