@@ -91,8 +91,9 @@ def usage(request: HttpRequest) -> HttpResponse:
     try:
         if not gateway:
             raise ValueError("no gateway is named")
-        lines = unpack(request.body, _LOG_LIMIT)
-        counted = ingest.ingest(gateway, Shipment.of(request.headers), lines)
+        shipment = Shipment.of(request.headers)
+        lines = unpack(request.body, _LOG_LIMIT) if shipment.packed else request.body
+        counted = ingest.ingest(gateway, shipment, lines)
         elsewhere = ingest.elsewhere(gateway, now)
         ingest.prune_at_times(now)
     except ingest.NotNext as refusal:

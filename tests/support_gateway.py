@@ -243,7 +243,7 @@ class ControlPlane:
         shipment = Shipment.of(headers)
         taken = shipment.after == self.counted
         if taken:
-            lines = gzip.decompress(body)
+            lines = gzip.decompress(body) if shipment.packed else body
             self.shipped += lines.splitlines()
             self.counted = Position(shipment.begin.file, shipment.begin.offset + len(lines))
         said = {"file": self.counted.file, "offset": self.counted.offset, "elsewhere": {}}

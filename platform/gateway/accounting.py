@@ -17,7 +17,7 @@ from gateway.access_logs import AccessLogs, Position
 from gateway.admin import AdminError
 from gateway.control import Elsewhere
 from gateway.process import EnvoyProcess
-from gateway.request_line import NoRequestLine, Request, parse
+from gateway.request_line import Used, used_in
 from gateway.shipping import Shipping
 
 LOOK_S = 0.1
@@ -36,7 +36,7 @@ class Budgets(Protocol):
     def position(self) -> Position:
         """What of the log is counted, as of the last `save`."""
 
-    def count(self, requests: Iterable[Request]) -> None:
+    def count(self, requests: Iterable[Used]) -> None:
         """Add what they used."""
 
     def save(self, position: Position) -> None:
@@ -47,19 +47,6 @@ class Budgets(Protocol):
 
     def tick(self) -> None:
         """Have Envoy refuse who has used up what they may. Raises OSError."""
-
-
-def requests_in(lines: bytes) -> list[Request]:
-    """Those to endpoints; what can't be read is left out."""
-    found = []
-    for line in lines.splitlines():
-        try:
-            request = parse(line)
-        except NoRequestLine:
-            continue
-        if request is not None:
-            found.append(request)
-    return found
 
 
 class Accounting(threading.Thread):
@@ -89,7 +76,7 @@ class Accounting(threading.Thread):
         self._hear()
         self._budgets.tick()
         while (piece := self._logs.read(self._position, _PIECE)) is not None:
-            self._budgets.count(requests_in(piece.lines))
+            self._budgets.count(used_in(piece.lines))
             self._budgets.save(piece.end)
             self._position = piece.end
             self._budgets.tick()

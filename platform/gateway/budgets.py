@@ -21,7 +21,7 @@ from typing import Any
 from gateway import denials, files, names
 from gateway.access_logs import START, Position
 from gateway.denials import Denial
-from gateway.request_line import NOBODY, Request
+from gateway.request_line import NOBODY, Used
 
 Json = dict[str, Any]
 Counts = dict[str, dict[str, int]]  # window → subject → tokens
@@ -66,7 +66,7 @@ class Budgets:
         """What of the log is counted, as of the last `save`."""
         return self._position
 
-    def count(self, requests: Iterable[Request]) -> None:
+    def count(self, requests: Iterable[Used]) -> None:
         """Add what they used."""
         for request in requests:
             tokens = request.prompt_tokens + request.completion_tokens

@@ -23,6 +23,7 @@ Json = dict[str, Any]
 PATH = "/internal/gateway/snapshot"
 FIGURES_PATH = "/internal/gateway/figures"
 USAGE_PATH = "/internal/gateway/usage"
+_HERE = ("localhost", "127.0.0.1", "::1")
 _STREAMS_LIMIT = 32 * 1024  # bytes of one header; what does not fit is not known
 
 
@@ -148,19 +149,21 @@ Elsewhere = Mapping[str, Mapping[str, int]]  # subject → window → tokens tha
 
 @dataclass(frozen=True, slots=True)
 class Shipment:
-    """A piece of a gateway's access log, as it travels: lines compressed, the rest in headers.
+    """A piece of a gateway's access log, as it travels: lines in the body, the rest in headers.
 
-    after  up to where the sender believes the log to be counted: only then it may be
+    after   up to where the sender believes the log to be counted: only then it may be
+    packed  the lines are compressed, as they are but on the way to a control plane on the same machine
     """
 
     begin: Position
     after: Position
+    packed: bool = True
 
     def headers(self) -> dict[str, str]:
         """As the agent sends it."""
         return {
             "Content-Type": "application/x-ndjson",
-            "Content-Encoding": "gzip",
+            **({"Content-Encoding": "gzip"} if self.packed else {}),
             "X-Berth-Log": str(self.begin),
             "X-Berth-Log-After": str(self.after),
         }
@@ -172,7 +175,10 @@ class Shipment:
         longest = max(len(begin.file), len(after.file))
         if not begin.file or longest > 100 or min(begin.offset, after.offset) < 0:
             raise ValueError("no position of an access log")
-        return cls(begin, after)
+        packing = headers.get("Content-Encoding", "")
+        if packing not in ("", "gzip"):
+            raise ValueError(f"Content-Encoding {packing[:40]}")
+        return cls(begin, after, packing == "gzip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +195,13 @@ class Shipper:
 
     def __init__(self, url: str, token_file: Path, gateway_id: str, timeout: float = 20.0) -> None:
         self._line = _Line(url, token_file, gateway_id, timeout)
+        self._packs = urlsplit(url).hostname not in _HERE
 
     def ship(self, piece: Piece, after: Position) -> Shipped:
         """Raises ControlAway if it may or may not have been counted: ship it again, it counts once."""
-        body = gzip.compress(piece.lines, 1)
-        status, answer = self._line.ask("POST", USAGE_PATH, Shipment(piece.begin, after).headers(), body)
+        shipment = Shipment(piece.begin, after, self._packs)
+        body = gzip.compress(piece.lines, 1) if self._packs else piece.lines
+        status, answer = self._line.ask("POST", USAGE_PATH, shipment.headers(), body)
         if status not in (200, 409):
             raise ControlAway(f"answered {status}")
         try:

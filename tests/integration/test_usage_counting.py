@@ -26,7 +26,7 @@ from config.keyfiles import read_or_create
 from endpoints.models import Endpoint, LastUse, Usage
 from gateway.access_logs import AccessLogs
 from gateway.control import USAGE_PATH
-from gateway.request_line import Request, parse
+from gateway.request_line import Request, Tokens, parse, used_in
 from gateway.targets import EndpointTarget, ReplicaTarget, Serving
 from iam.actors import Actor
 from iam.models import ServiceAccount
@@ -165,6 +165,9 @@ def test_answers_pass_as_they_are_and_are_counted(world: World, got: dict[str, A
     assert counts(request) == expected
     assert (request.endpoint, request.subject, request.status) == (NAME, "sa-1", 200)
     assert abs(request.at - time.time()) < 30
+    if expected[:3] == (9, 4, False):  # the common kind of line
+        text = next(line for line in world.plane.shipped if json.loads(line)["path"] == path)
+        assert isinstance(next(used_in(text)), Tokens)
 
 
 def test_streams_that_break_off_are_estimated(world: World) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.access_logs import START, AccessLogs, Piece, Position
 from gateway.control import ControlAway, Shipment, Shipped
-from gateway.request_line import NOBODY, NoRequestLine, Request, parse
+from gateway.request_line import NOBODY, NoRequestLine, Request, Tokens, parse, used_in
 from gateway.shipping import Shipping
 from tests.support_access_log import ENDPOINT, line
 
@@ -113,6 +113,27 @@ def test_what_is_no_line_is_refused_and_nothing_else_happens(text: bytes) -> Non
 def test_what_is_odd_in_a_name_does_not_get_into_the_database() -> None:
     found = request(sub="sa-\u0000", client="nobody knows; it")
     assert (found.subject, found.client) == (NOBODY, "")
+
+
+def test_what_counts_for_limits_is_the_same_in_less_time() -> None:
+    quick = (line(AT), line(AT, duration_ms=59_999), line(AT, path='/x","status":200,"sub":"sa-2"'))
+    slow = (
+        line(AT, usage="- - 7"),
+        line(AT, usage="9 2 3"),
+        line(AT, usage="9 - 0"),
+        line(AT, usage=None),
+        line(AT, sub=None),
+        line(AT, status=500),
+        line(AT, more=1),
+    )
+    assert [type(next(used_in(one))) for one in quick] == [Tokens] * 3
+    assert [type(next(used_in(one))) for one in slow] == [Request] * 7
+    for one in quick + slow:
+        used, whole = next(used_in(one)), parse(one)
+        assert whole is not None
+        names = ("at", "endpoint", "subject", "prompt_tokens", "completion_tokens")
+        assert [getattr(used, name) for name in names] == [getattr(whole, name) for name in names]
+    assert list(used_in(b"rubbish\n\n" + line(AT, endpoint="preflight") + line(AT, usage="9 2 0 0"))) == []
 
 
 # ---- the files
