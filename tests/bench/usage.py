@@ -13,24 +13,30 @@ GOAL_LINES_S = 20_000
 
 
 def run() -> list[Result]:
-    """Read, parsed, added up and written by one process. On PostgreSQL its server works on the same cores, which is why
-    no goal stands there."""
-    found = [_measured("SQLite", "", GOAL_LINES_S)]
+    """Read, parsed, added up and written by one process, on SQLite and on a PostgreSQL of its own.
+
+    The goal is held against that process's own time: other work on the machine does not change it. PostgreSQL's server
+    works beside it.
+    """
+    found = _measured("SQLite", "")
     if support_postgres.programs() is None:
-        return [*found[0], Result("usage: PostgreSQL (is not installed)", 0, "missing", "-", None)]
+        return [*found, Result("usage: PostgreSQL (is not installed)", 0, "missing", "-", None)]
     with ExitStack() as stack:
         server = stack.enter_context(support_postgres.server())
-        found.append(_measured("PostgreSQL", support_postgres.new_database(server.url("berth"))))
-    return [result for part in found for result in part]
+        return [*found, *_measured("PostgreSQL", support_postgres.new_database(server.url("berth")))]
 
 
-def _measured(database: str, url: str, goal: int | None = None) -> list[Result]:
+def _measured(database: str, url: str) -> list[Result]:
     said = answer("tests.bench.usage_inside", str(LINES), str(ENDPOINTS), str(ACCOUNTS), database=url)
     label = f"usage: lines of access log counted, {ENDPOINTS} endpoints x {ACCOUNTS} accounts, {database}"
-    a_second = round(said["lines"] / said["wall"])
+    a_second = round(said["lines"] / said["cpu"])
     return [
-        Result(label, a_second, "1/s", f">= {goal}" if goal else "-", a_second >= goal if goal else None),
         Result(
-            f"{label}, a line's processor time", round(said["cpu"] / said["lines"] * 1e6, 1), "us", "", None
+            f"{label}, in a second of one core",
+            a_second,
+            "1/s",
+            f">= {GOAL_LINES_S}",
+            a_second >= GOAL_LINES_S,
         ),
+        Result(f"{label}, by the clock", round(said["lines"] / said["wall"]), "1/s", "-", None),
     ]
