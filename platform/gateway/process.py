@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,16 @@ _LOG_LIMIT = 8 * 1024 * 1024
 
 class PortTaken(Exception):
     """Another program listens where the gateway should."""
+
+
+# What Envoy needs of the agent's environment, and what tells others whose it is. The rest holds secrets (of the
+# database, of single sign-on) and stays away from the one process that strangers speak to.
+_PASSED_ON = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "BERTH_SUPERVISED"})
+
+
+def surroundings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Envoy's own, of the agent's."""
+    return {name: value for name, value in environment.items() if name in _PASSED_ON}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +98,7 @@ class EnvoyProcess:
             self._child = subprocess.Popen(
                 self._command,
                 cwd=self.home,
+                env=surroundings(os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-import json
-import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +19,8 @@ from runtimes.docker import DockerRuntime
 from runtimes.docker_network import BRIDGE_PREFIX, network_name, protect_host
 from runtimes.docker_spec import container_config
 from runtimes.errors import AddressPoolExhausted, GpuUnavailable, ImageMissing, InvalidSpec
-from tests.contract.drivers import REPLICA, DockerDriver, exited, wait_for
-from tests.support import require
+from tests.contract.drivers import DockerDriver, exited, wait_for
+from tests.contract.outside import can_connect, outside_world
 
 pytestmark = pytest.mark.engine
 SERVE = ("serve", "{{port}}")
@@ -238,64 +233,6 @@ def test_nobody_but_the_host_reaches_a_replica(driver: DockerDriver) -> None:
     assert inspected(driver, driver.spec("closed"))["HostConfig"]["Dns"] == ["127.0.0.1"]
 
 
-@contextmanager
-def outside_world() -> Iterator[str]:
-    """host:port of a server on a machine beyond the host: a network namespace behind a pair of interfaces."""
-    ip = shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin")
-    require("iproute2", bool(ip) and os.geteuid() == 0, "a network namespace needs root and the program ip")
-    block = free_block(str(ip))
-    space, link = f"t{uuid.uuid4().hex[:8]}", f"v{uuid.uuid4().hex[:8]}"
-
-    def run(*words: str) -> None:
-        subprocess.run([str(ip), *words], check=True, capture_output=True)
-
-    run("netns", "add", space)
-    server = None
-    try:
-        run("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", space)
-        run("addr", "add", f"{block[1]}/30", "dev", link)
-        run("link", "set", link, "up")
-        run("-n", space, "addr", "add", f"{block[2]}/30", "dev", "eth0")
-        run("-n", space, "link", "set", "eth0", "up")
-        run("-n", space, "route", "add", "default", "via", str(block[1]))
-        server = subprocess.Popen(
-            [str(ip), "netns", "exec", space, sys.executable, "-I", str(REPLICA), "serve", "8080"],
-            stdout=subprocess.DEVNULL,
-        )
-        wait_for(lambda: can_connect(str(block[2]), 8080), "the world outside")
-        yield f"{block[2]}:8080"
-    finally:
-        if server:
-            server.kill()
-            server.wait()
-        run("netns", "delete", space)
-
-
-def free_block(ip: str) -> ipaddress.IPv4Network:
-    """A /30 that no address and no route of this machine touches, of the blocks for documentation (RFC 5737).
-
-    Those are nobody's on the internet, but a machine's own network may well use one: taking that block would cut
-    the machine off from its gateway. So this looks first, and gives up rather than guess.
-    """
-
-    def told(*words: str) -> list[dict[str, Any]]:
-        answer = subprocess.run([ip, "-4", "-j", *words], check=True, capture_output=True, text=True).stdout
-        rows: list[dict[str, Any]] = json.loads(answer or "[]")
-        return rows
-
-    used = [f"{item['local']}/{item['prefixlen']}" for row in told("addr") for item in row["addr_info"]]
-    routes = told("route", "show", "table", "all")
-    used += [row["dst"] for row in routes if row.get("dst") not in (None, "default")]
-    used += [row["gateway"] for row in routes if row.get("gateway")]
-    taken = [ipaddress.IPv4Network(item, strict=False) for item in used]
-    for name in ("198.51.100.0/24", "203.0.113.0/24", "192.0.2.0/24"):
-        whole = ipaddress.IPv4Network(name)
-        if not any(whole.overlaps(other) for other in taken):
-            return next(whole.subnets(new_prefix=30))
-    require("a free address block", False, "all blocks for documentation are in use on this machine")
-    raise AssertionError
-
-
 def test_two_replicas_of_one_project_could_otherwise_talk(driver: DockerDriver) -> None:
     """The control for the test above: on a network that allows it, the same probe gets through."""
     api = driver.runtime._api()
@@ -390,14 +327,6 @@ def test_where_addresses_cannot_be_reached_a_port_is_published(driver: DockerDri
     seen = driver.another().observe(spec.name)
     assert seen is not None
     assert seen.address == address
-
-
-def can_connect(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=2).close()
-    except OSError:
-        return False
-    return True
 
 
 def accept_all(service: socket.socket) -> None:
