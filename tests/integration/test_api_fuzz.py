@@ -129,7 +129,7 @@ def try_one(case: Any, role: str, headers: dict[str, str], faults: dict[str, str
 
 NOT_STORABLE = ("a\0b", "\ud800")  # PostgreSQL takes no NUL, UTF-8 no half of a pair
 TEXTS = (*NOT_STORABLE, "x" * 70_000)
-NUMBERS = (2**31, 2**63, -(2**70))
+NUMBERS = (2**63, -(2**70))
 OBJECTS = (
     {"a\0": "b"},
     {"a": "b\0"},
@@ -139,8 +139,8 @@ OBJECTS = (
     {"a": float("nan")},
     {"a": [[[{}]]]},
 )
-OTHERS = (None, True, [None], {}, float("nan"))
-QUERIES = ("a%00b", "%ed%a0%80", str(2**70), "nan", "x" * 5000)
+OTHERS = (None, [None], {})
+QUERIES = ("a%00b", "%ed%a0%80", str(2**70), "x" * 5000)
 
 
 def bodies(full: World) -> dict[str, dict[str, Any]]:
@@ -162,7 +162,7 @@ def poisons(shape: dict[str, Any]) -> Iterator[Any]:
     """Values for one property. A list gets each of them as its only item, too."""
     kinds = {part.get("type") for part in (shape, *shape.get("oneOf", ()), *shape.get("allOf", ()))}
     yield from TEXTS if kinds & {"string", None} else TEXTS[:1]
-    yield from NUMBERS if kinds & {"integer", "number", None} else NUMBERS[1:2]
+    yield from NUMBERS if kinds & {"integer", "number", None} else NUMBERS[:1]
     yield from OBJECTS if kinds & {"object", None} else ()
     if "array" in kinds:
         yield from ([value] for value in (*TEXTS, *NUMBERS, *OBJECTS))

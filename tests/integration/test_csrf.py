@@ -94,12 +94,11 @@ def calls(
         yield method, answer.status_code
 
 
-@pytest.mark.parametrize("kind", ["no token", "wrong token", "right token from elsewhere"])
+@pytest.mark.parametrize("kind", ["no token", "right token from elsewhere"])
 def test_nothing_is_changed_for_another_site(staff: Client, kind: str) -> None:
     token = staff.cookies["berth_csrf"].value
     headers = {
         "no token": {},
-        "wrong token": {"X-CSRFToken": "x" * len(token)},
         "right token from elsewhere": {"X-CSRFToken": token, **EVIL},
     }[kind]
     before, wrong = everything(), []

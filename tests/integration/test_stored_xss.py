@@ -294,10 +294,11 @@ def test_what_is_asked_for_stays_text(full: World, staff: Client) -> None:
         if "/webauthn/" not in address and "/passkeys/" not in address:
             read(
                 staff,
-                f"{address}?" + "&".join(f"{name}=%3C/script%3E'%22%3E%3Cxss-9%3E" for name in names),
+                f"{address}?"
+                + "&".join(f"{name}=%3C/script%3E'%22%3E%3Cxss-9%3E" for name in names)
+                + "&next=javascript:xss(1)",
                 faults,
             )
-            read(staff, f"{address}?next=javascript:xss(1)&back=javascript:xss(2)", faults)
     assert faults == []
 
 
