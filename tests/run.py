@@ -52,11 +52,9 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
 def command(arguments: list[str]) -> list[str]:
     """What to call. Files stay whole on one worker: their servers and containers are started once a file."""
     chosen = any(argument.startswith("-n") for argument in arguments)
-    # One worker each core, and no more than four: the tests start real servers.
-    workers = min(os.cpu_count() or 1, 4)
-    parallel = (
-        [] if chosen or workers == 1 else ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder"]
-    )
+    # One more than there are cores, and no more than four: the tests start real servers, and wait for them.
+    workers = min((os.cpu_count() or 1) + 1, 4)
+    parallel = [] if chosen else ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder"]
     return [sys.executable, "-m", "pytest", *parallel, *arguments]
 
 
