@@ -124,6 +124,8 @@ def test_what_no_gateway_can_have_counted_is_refused(
         gzip.compress(b"[" * 200_000),
         gzip.compress(b" " * (told._LIMIT + 1)),  # small outside, large inside
     ],
+    # A packed text holds the time of its packing, and every worker has to find the same tests.
+    ids=["nothing", "not packed", "cut", "no JSON", "no UTF-8", "too deep", "too long"],
 )
 def test_bytes_that_are_no_push_are_refused(client: Client, redis_server: redis.Redis, body: bytes) -> None:
     assert post(client, body) == 400
