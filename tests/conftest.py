@@ -45,7 +45,9 @@ def _allowed_s(item: pytest.Item) -> float:
 
 
 def _touches_the_database(item: pytest.Item) -> bool:
-    """It uses Django's test database, or starts a platform that it says runs on any database."""
+    """It uses Django's test database and could find another one to be different, or starts a platform that it says runs on any database."""
+    if item.get_closest_marker("one_database"):
+        return False
     fixtures = getattr(item, "fixturenames", ())
     uses = item.get_closest_marker("django_db") or {"db", "transactional_db", "live_server"}.intersection(
         fixtures

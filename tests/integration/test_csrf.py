@@ -18,7 +18,7 @@ from iam.models import User
 from tests.support_endpoints import load_data
 from tests.support_tenancy import everything, routes, whole_table, world
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.one_database]
 
 UNSAFE = ("post", "put", "patch", "delete")
 # They read no cookie: a client's secret or the gateway's token is all that counts there.

@@ -30,7 +30,7 @@ from iam.sign_in import limits
 from iam.tasks import clear_sessions
 from tests.conftest import PASSWORD
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.one_database]
 
 LOGIN, SECURITY, SESSIONS = "/accounts/login/", "/accounts/security/", "/accounts/sessions/"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:141.0) Gecko/20100101 Firefox/141.0"

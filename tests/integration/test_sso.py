@@ -29,7 +29,7 @@ from iam.sso import id_tokens
 from tests.conftest import PASSWORD
 from tests.support_oidc import CLIENT, SECRET, Provider, oidc_provider
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.one_database]
 
 CONSOLE = "http://localhost:8000"
 ANN = {"sub": "ann-1", "email": "Owner@Example.org", "email_verified": True, "name": "Ann Owner"}

@@ -30,7 +30,7 @@ from tests.conftest import signed_in
 from tests.support_endpoints import load_data
 from tests.support_tenancy import FILTERS, NO_OBJECT, World, routes, world
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.one_database]
 
 # Breaks out of texts, of attributes in either quote, of scripts and of templates.
 MARKUP = '</script>\'"><xss-{n} xss-attr="{{{{7*7}}}}'

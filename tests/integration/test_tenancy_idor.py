@@ -37,7 +37,7 @@ from tests.support_tenancy import (
     world,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.one_database]
 
 # What only admins and editors see, contract §7. Everything else of a project is a viewer's to read.
 ADMINS_SEE = (
