@@ -45,7 +45,8 @@ def _allowed_s(item: pytest.Item) -> float:
 
 
 def _touches_the_database(item: pytest.Item) -> bool:
-    """It uses Django's test database and could find another one to be different, or starts a platform that it says runs on any database."""
+    """It uses Django's test database and another one could make a difference, or starts a platform that it says runs
+    on any database."""
     if item.get_closest_marker("one_database"):
         return False
     fixtures = getattr(item, "fixturenames", ())
