@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import F
+from django.db import transaction
 from django.utils import timezone
 
 from iam.models import ApiKey, Membership, Revocation, ServiceAccount
@@ -22,9 +22,12 @@ _MARGIN = timedelta(seconds=60)
 
 def revoke_tokens(account: ServiceAccount) -> None:
     """Every token that `account` has is refused from now on; its next ones are good. In the caller's transaction."""
-    number = ServiceAccount.objects.values_list("grant", flat=True).get(pk=account.pk)
-    _revoke(f"{account.id}:{number}", timezone.now() + _token_lifetime())
-    ServiceAccount.objects.filter(pk=account.pk).update(grant=F("grant") + 1)
+    with transaction.atomic():
+        # Locked: of two changes at once each has to put its own grant on the list.
+        present = ServiceAccount.objects.select_for_update().values_list("grant", flat=True)
+        number = present.get(pk=account.pk)
+        _revoke(f"{account.id}:{number}", timezone.now() + _token_lifetime())
+        ServiceAccount.objects.filter(pk=account.pk).update(grant=number + 1)
     account.grant = number + 1
 
 

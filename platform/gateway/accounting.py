@@ -75,16 +75,22 @@ class Accounting(threading.Thread):
     def _look(self) -> None:
         self._hear()
         self._budgets.tick()
+        self._keep()
         while (piece := self._logs.read(self._position, _PIECE)) is not None:
             self._budgets.count(used_in(piece.lines))
-            self._budgets.save(piece.end)
-            self._position = piece.end
+            self._position = piece.end  # they are counted, whether that can be kept or not
             self._budgets.tick()
+            self._keep()
             self._shipping.wake()
         if time.monotonic() - self._tidied > _TIDY_S:
             self._tidied = time.monotonic()
             self._rotate()
             self._tidy()
+
+    def _keep(self) -> None:
+        """What is counted and not kept yet. Nothing more is counted while it can't be."""
+        if self._budgets.position != self._position:
+            self._budgets.save(self._position)
 
     def _hear(self) -> None:
         while True:
@@ -104,7 +110,7 @@ class Accounting(threading.Thread):
     def _tidy(self) -> None:
         """Whoever still needs a file is at it or before it."""
         names = self._logs.files()
-        needed = min(self._position, self._shipping.position).file
+        needed = min(self._budgets.position, self._shipping.position).file
         for name in names[:-1]:
             if name < needed:
                 self._logs.remove(name)

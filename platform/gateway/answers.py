@@ -97,6 +97,12 @@ PATH_NOT_FOUND = Answer(
     "invalid_request_error",
     "Nothing lives at this path. Endpoints are at /v1/{endpoint-id}/…, tokens at /accounts-api/v2/auth/token.",
 )
+NO_UPGRADE = Answer(
+    400,
+    "invalid_upgrade",
+    "invalid_request_error",
+    "A request that asks to become a WebSocket has to be a GET without a body.",
+)
 BODY_TOO_LARGE = Answer(
     413,
     "request_too_large",

@@ -152,8 +152,10 @@ def _drop_claims() -> Json:
 
 
 def _filters(*, body_limit: bool) -> list[Json]:
-    """In order. A WebSocket has no end, hence no body limit, and nothing that could be read."""
+    """In order. A WebSocket has no end, hence no body limit, and nothing that could be read: what is none must not come
+    that way."""
     chain = [
+        *([] if body_limit else [_upgrades_only()]),
         _discovered(names.CORS_FILTER, names.CORS, "header_mutation.v3.HeaderMutation"),
         _discovered(names.TOKEN_FILTER, names.TOKENS, "jwt_authn.v3.JwtAuthentication"),
         usage_reader.caller(),
@@ -175,6 +177,27 @@ def _filters(*, body_limit: bool) -> list[Json]:
     }
     chain.append({"name": "envoy.filters.http.router", "typed_config": router})
     return chain
+
+
+def _upgrades_only() -> Json:
+    """Envoy takes every request for a WebSocket that asks to become one; a POST with a body would pass all limits."""
+    has_body = [
+        _header(":method", {"string_match": {"exact": "GET"}}, absent=True),
+        {"and_rules": {"rules": [_header("content-length", {"present_match": True}), _no_length()]}},
+    ]
+    policy = {"permissions": [{"or_rules": {"rules": has_body}}], "principals": [{"any": True}]}
+    rules = {"action": "DENY", "policies": {names.POLICY_UPGRADE: policy}}
+    return {"name": "berth.upgrades", "typed_config": {"@type": _HTTP + "rbac.v3.RBAC", "rules": rules}}
+
+
+def _no_length() -> Json:
+    return _header("content-length", {"string_match": {"exact": "0"}}, absent=True)
+
+
+def _header(name: str, match: Json, *, absent: bool = False) -> Json:
+    """absent: where it does not match."""
+    rule = {"header": {"name": name, **match}}
+    return {"not_rule": rule} if absent else rule
 
 
 def _discovered(name: str, file: str, kind: str) -> Json:
@@ -200,6 +223,7 @@ def _local_replies() -> list[Json]:
         _reply(_cel("response.code_details == 'overload'"), answers.OVERLOADED),
         # Envoy's token filter answers 403 to a token for another audience.
         _reply(_cel("response.code_details.startsWith('jwt_authn_access_denied')"), answers.TOKEN_INVALID),
+        _reply(_denied_by(names.POLICY_UPGRADE), answers.NO_UPGRADE),
         _reply(_denied_by(names.REVOKED), answers.TOKEN_REVOKED),
         # To another project's token an endpoint does not exist.
         _reply(_denied_by(names.POLICY_PROJECT), answers.ENDPOINT_NOT_FOUND),

@@ -56,6 +56,7 @@ JWT_FAILURE = "failure"
 POLICY_PROJECT = "project"
 POLICY_ROLE = "role"
 POLICY_SCOPE = "scope"
+POLICY_UPGRADE = "upgrade"
 REVOKED = "revoked"  # what the access filter calls a token that was revoked
 
 TYPE = "type.googleapis.com/envoy."

@@ -150,6 +150,51 @@ def test_no_request_hides_in_another(world: Attacked, kind: str) -> None:
     assert world.gateway.get(f"/v1/{MINE}/x", world.key.token()).status == 200
 
 
+WEBSOCKET = (
+    "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+UPGRADES = {
+    "a length over the limit": ("POST", "Content-Length: 104857601\r\n", ""),
+    "a POST with nothing in it": ("POST", "Content-Length: 0\r\n", HIDDEN),
+    "a GET with a body": ("GET", f"Content-Length: {SIZE}\r\n", HIDDEN),
+}
+
+
+@pytest.mark.parametrize("kind", UPGRADES)
+def test_nothing_gets_past_the_limits_by_asking_for_a_websocket(world: Attacked, kind: str) -> None:
+    method, headers, body = UPGRADES[kind]
+    before = {name: len(replica.seen) for name, replica in world.replicas.items()}
+    received = exchange(
+        world, request_with(world, WEBSOCKET + headers, body, f"{method} /v1/{MINE}/x HTTP/1.1")
+    )
+    assert re.match(rb"HTTP/1\.1 400", received), received[:300]
+    assert before == {name: len(replica.seen) for name, replica in world.replicas.items()}
+    assert world.gateway.get(f"/v1/{MINE}/x", world.key.token()).status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Authorization: Bearer {good}\r\nAuthorization: bearer {revoked}\r\n",
+        "Authorization: Bearer {revoked}\r\nAuthorization: Bearer {good}\r\n",
+        "Authorization: Bearer {revoked},bearer {revoked}\r\n",
+        "Authorization: Bearer {revoked}\r\nauthorization: bearer {revoked}\r\n",
+    ],
+)
+def test_two_tokens_are_none(world: Attacked, headers: str) -> None:
+    """The filters look a caller up by one grant: two at once would be found in no table."""
+    world.gateway.publish(revoked=("sa-2:1",))
+    good, revoked = world.key.token(), world.key.token(sub="sa-2", grant="sa-2:1")
+    try:
+        sent = (
+            f"GET /v1/{MINE}/x HTTP/1.1\r\nHost: gateway\r\n{headers.format(good=good, revoked=revoked)}\r\n"
+        )
+        assert re.match(rb"HTTP/1\.1 401", exchange(world, sent.encode()))
+    finally:
+        world.gateway.publish(revoked=())
+
+
 INJECTED = [
     "a\r\nX-Injected: yes",
     "a\nX-Injected: yes",
