@@ -144,8 +144,10 @@ def accept(invitation_id: int, user: User, now: datetime) -> Membership:
                 _("You belong to %(project)s already.") % {"project": found.project.name},
                 code="member-already",
             )
-        # The one who makes this row change has it.
-        claimed = usable(now).filter(pk=found.pk).update(accepted_at=now, accepted_by=user)
+        # The one who makes this row change has it. Its own columns alone are asked for: whoever waited for the row in
+        # PostgreSQL looks at them again, but not at what a join or a subquery found before.
+        unused = Invitation.objects.filter(pk=found.pk, accepted_at=None)
+        claimed = unused.update(accepted_at=now, accepted_by=user)
         if not claimed:
             raise NotUsable
         member = Membership.objects.create(user=user, project=found.project, role=found.role)
