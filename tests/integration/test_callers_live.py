@@ -26,6 +26,7 @@ from requests_oauthlib import OAuth2Session
 from launcher.assets import npm_commands
 from tests.support_days import Day, day
 from tests.support_platform import place
+from tests.support_processes import eventually
 
 pytestmark = [pytest.mark.redis, pytest.mark.envoy, pytest.mark.timeout(180)]
 
@@ -241,11 +242,11 @@ def _one_run(world: World, token: str, *change: Any) -> float:
     thread = threading.Thread(target=caller.run, daemon=True)
     thread.start()
     try:
-        _until(lambda: len(caller.answers) >= 3, "it calls")
+        eventually(lambda: len(caller.answers) >= 3, "it calls")
         answered = world.api(*change)
-        _until(lambda: any(status != 200 for _, status, _ in caller.answers), "it is refused")
+        eventually(lambda: any(status != 200 for _, status, _ in caller.answers), "it is refused")
         seen = len(caller.answers)
-        _until(lambda: len(caller.answers) >= seen + 10, "ten calls later")
+        eventually(lambda: len(caller.answers) >= seen + 10, "ten calls later")
     finally:
         caller.stop.set()
         thread.join(15)
@@ -255,13 +256,6 @@ def _one_run(world: World, token: str, *change: Any) -> float:
     assert not any(good[refused:]), "one succeeded after the first refusal"
     assert {code for _, status, code in caller.answers if status != 200} == {"revoked_token"}
     return caller.refused_after(answered)
-
-
-def _until(look: Any, what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not look():
-        assert time.monotonic() < deadline, f"not within 20 s: {what}"
-        time.sleep(0.01)
 
 
 def _runs(world: World) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
@@ -313,19 +307,19 @@ def test_what_is_given_back_works_again(world: World) -> None:
 
     account, old = hand.do("account_token('there and back', 'aiplatform.user')")
     world.api("POST", f"service-accounts/{account}/disable/")
-    _until(lambda: status(old) == 401, "disabled")
+    eventually(lambda: status(old) == 401, "disabled")
     world.api("POST", f"service-accounts/{account}/enable/")
     new = hand.do(f"tokens.issue(client_for(ServiceAccount.objects.get(pk={account!r})))")
-    _until(lambda: status(new) == 200, "enabled")
+    eventually(lambda: status(new) == 200, "enabled")
     assert status(old) == 401
     person, member, _, text = hand.do("person_key('returning')")
     assert status(text) == 200
     world.api("PATCH", f"members/{member}/", {"role": "aiplatform.viewer"})
-    _until(lambda: status(text) == 401, "role taken")
+    eventually(lambda: status(text) == 401, "role taken")
     world.api("PATCH", f"members/{member}/", {"role": "aiplatform.editor"})
-    _until(lambda: status(text) == 200, "role given")
+    eventually(lambda: status(text) == 200, "role given")
     for active, answer in ((False, 401), (True, 200)):
         hand.do(
             f"(lambda p: (setattr(p, 'is_active', {active}), p.save())[0])(User.objects.get(pk={person}))"
         )
-        _until(lambda answer=answer: status(text) == answer, f"active: {active}")
+        eventually(lambda answer=answer: status(text) == answer, f"active: {active}")
