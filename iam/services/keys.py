@@ -57,8 +57,10 @@ def create_api_key(
         **clean_limits(limits),
     )
     with transaction.atomic():
-        # Locked, so that two calls at once don't both find room; and whoever loses the role meanwhile gets none.
-        member = Membership.objects.select_for_update().filter(user=user, project=actor.project).first()
+        # Locked together with the person, so that two calls at once don't both find room; and whoever loses the role or
+        # is deactivated meanwhile gets none.
+        members = Membership.objects.select_for_update().filter(user=user, user__is_active=True)
+        member = members.filter(project=actor.project).first()
         if member is None or not allows((member.role,), Permission.INVOKE):
             raise _not_allowed()
         _make_room(user, actor, now)
