@@ -15,7 +15,16 @@ from endpoints.models.replica import (
     ReplicaState,
 )
 from endpoints.models.scaling import Decision, MetricSample, MetricSeries, ScaleState
-from endpoints.models.usage import LastUse, LogPosition, ReplicaTime, TokenCount, Usage
+from endpoints.models.usage import (
+    LastUse,
+    LogPosition,
+    ReplicaTime,
+    SummedDays,
+    TimeSum,
+    TokenCount,
+    Usage,
+    UsageSum,
+)
 
 __all__ = [
     "Decision",
@@ -39,6 +48,9 @@ __all__ = [
     "Revision",
     "ScaleState",
     "Status",
+    "SummedDays",
+    "TimeSum",
     "TokenCount",
     "Usage",
+    "UsageSum",
 ]

@@ -144,3 +144,76 @@ class ReplicaTime(models.Model):
 
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%d %H} {self.endpoint_id} {self.instance_type}"
+
+
+class SummedDays(models.Model):
+    """Days of a project, one or a week from Monday on, that are over and summed up in `UsageSum` and `TimeSum`.
+
+    exact     the sums are those of the rows; whoever adds to rows of these days takes it away, in the same transaction
+    asked_at  since when whoever adds can know of it: sums are made some time later
+    """
+
+    project_id = models.CharField(max_length=40)
+    first = models.DateField()
+    last = models.DateField()
+    asked_at = models.DateTimeField()
+    exact = models.BooleanField(default=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project_id", "first", "last"], name="summed_days_once")
+        ]
+        indexes = [
+            models.Index(fields=["asked_at"], name="summed_days_to_do", condition=models.Q(exact=False))
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project_id} {self.first} {self.last}"
+
+
+class UsageSum(models.Model):
+    """All requests of one endpoint, account or model in these days; or, by day, all there were.
+
+    by    as in endpoints.usage.figures.By
+    key   its id, "" by day; `name` is the last that it had in these days
+    """
+
+    days = models.ForeignKey(SummedDays, on_delete=models.CASCADE, db_index=False)
+    by = models.CharField(max_length=8)
+    key = models.CharField(max_length=40, blank=True, default="")
+    name = models.CharField(max_length=80, blank=True, default="")
+    requests = models.PositiveBigIntegerField()
+    errors_4xx = models.PositiveBigIntegerField()
+    errors_5xx = models.PositiveBigIntegerField()
+    aborted = models.PositiveBigIntegerField()
+    prompt_tokens = models.PositiveBigIntegerField()
+    completion_tokens = models.PositiveBigIntegerField()
+    estimated = models.PositiveBigIntegerField()
+    unread = models.PositiveBigIntegerField()
+    duration_ms = models.PositiveBigIntegerField()
+    first_byte_ms = models.PositiveBigIntegerField()
+    first_bytes = models.PositiveBigIntegerField()
+
+    class Meta:
+        indexes = [models.Index(fields=["days", "by"], name="usage_sum_of_days")]
+
+    def __str__(self) -> str:
+        return f"{self.by} {self.key}"
+
+
+class TimeSum(models.Model):
+    """The replica-seconds of one endpoint or model in these days, at one price; or, by day, all there were."""
+
+    days = models.ForeignKey(SummedDays, on_delete=models.CASCADE, db_index=False)
+    by = models.CharField(max_length=8)
+    key = models.CharField(max_length=40, blank=True, default="")
+    name = models.CharField(max_length=80, blank=True, default="")
+    price_month = models.DecimalField(max_digits=14, decimal_places=2)
+    currency = models.CharField(max_length=3)
+    seconds = models.PositiveBigIntegerField()
+
+    class Meta:
+        indexes = [models.Index(fields=["days", "by"], name="time_sum_of_days")]
+
+    def __str__(self) -> str:
+        return f"{self.by} {self.key}"

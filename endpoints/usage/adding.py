@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import CharField, Field, IntegerField, Model
 from django.db.models.fields import AutoFieldMixin
+
+from endpoints.models import ReplicaTime, Usage
+from endpoints.usage.sums import outdate
 
 
 def add(
@@ -26,7 +29,7 @@ def add(
     latest   fields that take the value of the row that comes last; any other keeps its first one
     newest_by  a field: a row in which it is not greater than what is there changes nothing
 
-    A field that a row leaves out has its default.
+    A field that a row leaves out has its default. Sums of usage that these rows change count no more from then on.
 
     Raises DatabaseError. Call it in a transaction if all or nothing shall be added.
     """
@@ -50,7 +53,9 @@ def add(
         f"ON CONFLICT ({', '.join(named[name] for name in key)}) DO UPDATE SET {', '.join(changes)}{only}"
     )
     values = [[_stored(field, row) for field in fields] for row in wanted]
-    with connection.cursor() as cursor:
+    with transaction.atomic(savepoint=False), connection.cursor() as cursor:
+        if model in (Usage, ReplicaTime):
+            outdate(wanted)
         cursor.executemany(statement, values)
 
 

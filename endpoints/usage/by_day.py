@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models import Model
 
 from endpoints.models import ReplicaTime, Usage
-from endpoints.usage import replica_time
+from endpoints.usage import replica_time, sums
 from endpoints.usage.adding import add
 
 KEPT_BY_HOUR = timedelta(days=1)  # before today
@@ -37,13 +37,15 @@ _TABLES: tuple[tuple[type[Model], tuple[str, ...], tuple[str, ...], tuple[str, .
 
 
 def roll_up(now: datetime) -> int:
-    """Take the hours of old days together; answers how many rows went. Raises DatabaseError: what is done stays."""
+    """Take the hours of old days together, then sum up what is over; answers how many rows went. Raises DatabaseError:
+    what is done stays."""
     start = datetime.combine(now.astimezone(UTC).date(), time(), UTC) - KEPT_BY_HOUR
     gone = 0
-    for model, key, sums, names in _TABLES:
+    for model, key, summed, names in _TABLES:
         for hour in _hours(model, start):
-            while joined := _join(hour, model, key, sums, names):
+            while joined := _join(hour, model, key, summed, names):
                 gone += joined
+    sums.renew(now)
     return gone
 
 
@@ -56,21 +58,25 @@ def _hours(model: type[Model], before: datetime) -> list[datetime]:
 
 
 def _join(
-    hour: datetime, model: type[Model], key: tuple[str, ...], sums: tuple[str, ...], names: tuple[str, ...]
+    hour: datetime, model: type[Model], key: tuple[str, ...], summed: tuple[str, ...], names: tuple[str, ...]
 ) -> int:
     """Add some of this hour's rows to those of the day; answers how many."""
     first = hour.astimezone(UTC).replace(hour=0)
-    totals: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(lambda: dict.fromkeys(sums, 0))
+    totals: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(lambda: dict.fromkeys(summed, 0))
     with transaction.atomic():
+        ids = model._default_manager.filter(hour=hour).values_list("project_id", flat=True)
+        sums.outdate(
+            {"hour": hour, "project_id": one} for one in set(ids)
+        )  # as whoever adds: sums first, then rows
         # Whoever adds to one of them meanwhile waits, finds it gone and makes it anew: it is joined the next time.
         rows = model._default_manager.filter(hour=hour).select_for_update().order_by("pk")
-        found = list(rows.values("pk", *key, *sums, *names)[:ROWS_AT_ONCE])
+        found = list(rows.values("pk", *key, *summed, *names)[:ROWS_AT_ONCE])
         for row in found:
             whole = totals[(first, *(row[name] for name in key[1:]))]
-            for name in sums:
+            for name in summed:
                 whole[name] += row[name]
             whole |= {name: row[name] for name in names}
         new = [{**dict(zip(key, values, strict=True)), **whole} for values, whole in totals.items()]
-        add(model, new, key=key, summed=sums, latest=names)
+        add(model, new, key=key, summed=summed, latest=names)
         model._default_manager.filter(pk__in=[row["pk"] for row in found]).delete()
     return len(found)

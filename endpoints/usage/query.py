@@ -1,35 +1,26 @@
-"""What a project used in a span of days: a fixed number of queries, at any size; the database adds up."""
+"""What a project used in a span of days: a fixed number of queries, at any size; the database adds up, and what is
+over is added up already (`sums`)."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
-from datetime import UTC, date, datetime
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from operator import itemgetter
 from typing import Any
 
 from django.db.models import Max, Q, QuerySet, Sum
 from django.utils.translation import gettext as _
 
-from endpoints.models import Endpoint, ReplicaTime, Usage
+from endpoints.models import Endpoint, ReplicaTime, TimeSum, Usage, UsageSum
 from endpoints.usage.figures import COUNTED, By, Figures, Only, Report, Row, Span, total_of
+from endpoints.usage.sums import KEYS, SUMS, SUMS_OF_SUMS, Parts, parts
 from iam.models import ApiKey, ServiceAccount
 from registry.models import RegisteredModel
 
 MOST_NAMED = 500  # ids in one statement
-_SUMS = {
-    **{f"sum_{name}": Sum(name) for name in COUNTED if not name.startswith(("errors_", "aborted"))},
-    "sum_errors_4xx": Sum("requests", filter=Q(status__gte=400, status__lt=500), default=0),
-    "sum_errors_5xx": Sum("requests", filter=Q(status__gte=500), default=0),
-    "sum_aborted": Sum("requests", filter=Q(status=0), default=0),
-}
-# The id's column and the name's.
-_COLUMNS: Mapping[By, tuple[str, str]] = {
-    By.ENDPOINT: ("endpoint_id", "endpoint_name"),
-    By.ACCOUNT: ("subject", "subject_name"),
-    By.MODEL: ("model_id", "model_name"),
-    By.DAY: ("hour", ""),
-    By.HOUR: ("hour", ""),
-}
+_counts = itemgetter(*(f"sum_{name}" for name in COUNTED))
 
 
 def usage(project_id: str, span: Span, by: By, only: Only = Only()) -> Report:  # noqa: B008 - frozen
@@ -38,12 +29,18 @@ def usage(project_id: str, span: Span, by: By, only: Only = Only()) -> Report:  
     Replicas run for all callers: by account, or of one account alone, no time and no cost is told.
     """
     timeless = by == By.ACCOUNT or only.account is not None
+    made = Parts((), (span,)) if only != Only() else parts(project_id, span, by)
     found: dict[str, Figures] = defaultdict(lambda: Figures(seconds=None if timeless else 0))
-    _add_requests(found, _of(Usage, project_id, span, only), by)
+    for key, counts in _requests(project_id, made, by, only):
+        found[key].count(counts)
     if not timeless:
-        _add_time(found, _of(ReplicaTime, project_id, span, only), by)
+        seconds: dict[tuple[str, Decimal, str], int] = defaultdict(int)
+        for slot, more in _time(project_id, made, by, only):
+            seconds[slot] += more
+        for (key, price_month, currency), length in seconds.items():
+            found[key].ran(length, price_month, currency)
     of_time = by in (By.DAY, By.HOUR)
-    rows = _moments(found, span, by, timeless) if of_time else _named(found, project_id, span, by)
+    rows = _moments(found, span, by, timeless) if of_time else _named(found, project_id, made, by)
     return Report(span, by, tuple(rows), total_of(rows, timeless))
 
 
@@ -52,10 +49,13 @@ def total(project_id: str, span: Span, only: Only) -> Figures:
     return usage(project_id, span, By.DAY, only).total
 
 
-def _of(model: type[Usage] | type[ReplicaTime], project_id: str, span: Span, only: Only) -> QuerySet[Any]:
-    rows: QuerySet[Any] = model._default_manager.filter(
-        project_id=project_id, hour__gte=span.start, hour__lt=span.end
-    )
+def _of(
+    model: type[Usage] | type[ReplicaTime], project_id: str, spans: Iterable[Span], only: Only
+) -> QuerySet[Any]:
+    moments = Q()
+    for span in spans:
+        moments |= Q(hour__gte=span.start, hour__lt=span.end)
+    rows: QuerySet[Any] = model._default_manager.filter(moments, project_id=project_id)
     if only.endpoint is not None:
         rows = rows.filter(endpoint_id=only.endpoint)
     if only.model is not None:
@@ -65,21 +65,41 @@ def _of(model: type[Usage] | type[ReplicaTime], project_id: str, span: Span, onl
     return rows.order_by()
 
 
-def _add_requests(found: dict[str, Figures], rows: QuerySet[Any], by: By) -> None:
-    key = _COLUMNS[by][0]
-    for row in rows.values(key).annotate(**_SUMS):
-        found[_slot(row[key], by)].add({name: row[f"sum_{name}"] for name in COUNTED})
+def _of_sums(model: type[UsageSum] | type[TimeSum], made: Parts, by: By) -> QuerySet[Any]:
+    return model._default_manager.filter(days__in=made.days, by=by.value).order_by()
 
 
-def _add_time(found: dict[str, Figures], rows: QuerySet[Any], by: By) -> None:
-    key = _COLUMNS[by][0]
-    for row in rows.values(key, "price_month", "currency").annotate(sum_seconds=Sum("seconds")):
-        found[_slot(row[key], by)].ran(row["sum_seconds"], row["price_month"], row["currency"])
+def _columns(by: By) -> tuple[str, str]:
+    """The slot's column, of rows and of sums."""
+    return ("hour", "days__first") if by in (By.DAY, By.HOUR) else (KEYS[by][0], "key")
 
 
-def _slot(value: str | datetime, by: By) -> str:
+def _requests(project_id: str, made: Parts, by: By, only: Only) -> Iterator[tuple[str, tuple[int, ...]]]:
+    of_rows, of_sums = _columns(by)
+    if made.rest:
+        for row in _of(Usage, project_id, made.rest, only).values(of_rows).annotate(**SUMS):
+            yield _slot(row[of_rows], by), _counts(row)
+    if made.days:
+        for row in _of_sums(UsageSum, made, by).values(of_sums).annotate(**SUMS_OF_SUMS):
+            yield _slot(row[of_sums], by), _counts(row)
+
+
+def _time(project_id: str, made: Parts, by: By, only: Only) -> Iterator[tuple[tuple[str, Decimal, str], int]]:
+    of_rows, of_sums = _columns(by)
+    found = []
+    if made.rest:
+        found.append((of_rows, _of(ReplicaTime, project_id, made.rest, only)))
+    if made.days:
+        found.append((of_sums, _of_sums(TimeSum, made, by)))
+    for key, rows in found:
+        priced = rows.values_list(key, "price_month", "currency").annotate(sum_seconds=Sum("seconds"))
+        for slot, price_month, currency, seconds in priced:
+            yield (_slot(slot, by), price_month, currency), seconds
+
+
+def _slot(value: str | date, by: By) -> str:
     if not isinstance(value, datetime):
-        return value
+        return str(value)
     moment = value.astimezone(UTC)
     return f"{moment:%Y-%m-%d}" if by == By.DAY else f"{moment:%Y-%m-%dT%H:00Z}"
 
@@ -91,10 +111,10 @@ def _moments(found: Mapping[str, Figures], span: Span, by: By, timeless: bool) -
     return [Row(slot, slot, found.get(slot) or Figures(seconds=None if timeless else 0)) for slot in slots]
 
 
-def _named(found: Mapping[str, Figures], project_id: str, span: Span, by: By) -> list[Row]:
+def _named(found: Mapping[str, Figures], project_id: str, made: Parts, by: By) -> list[Row]:
     present = _present(project_id, by, found.keys())
     gone = {key for key in found if key and key not in present}
-    names = {**present, **(_last_names(project_id, span, by, gone) if gone else {})}
+    names = {**present, **(_last_names(project_id, made, by, gone) if gone else {})}
     rows = []
     for key, figures in found.items():
         nameless = _("Without a token") if by == By.ACCOUNT else _("Unknown")
@@ -119,19 +139,32 @@ def _present(project_id: str, by: By, keys: Collection[str]) -> dict[str, str]:
     return found
 
 
-def _last_names(project_id: str, span: Span, by: By, gone: Collection[str]) -> dict[str, str]:
+def _last_names(project_id: str, made: Parts, by: By, gone: Collection[str]) -> dict[str, str]:
     """What those were called at last that are no more."""
-    key, name = _COLUMNS[by]
     last: dict[str, tuple[datetime, str]] = {}
-    tables: tuple[type[Usage] | type[ReplicaTime], ...] = (Usage, ReplicaTime)
-    for model in tables[:1] if by == By.ACCOUNT else tables:
-        rows = _of(model, project_id, span, Only()).exclude(**{name: ""})
-        if len(gone) <= MOST_NAMED:
-            rows = rows.filter(**{f"{key}__in": gone})
-        for row in rows.values(key, name).annotate(last=Max("hour")):
-            if row[key] not in last or row["last"] >= last[row[key]][0]:
-                last[row[key]] = (row["last"], row[name])
+    for key, name, at in _past_names(project_id, made, by, gone):
+        if key not in last or at >= last[key][0]:
+            last[key] = (at, name)
     return {key: name for key, (_, name) in last.items()}
+
+
+def _past_names(
+    project_id: str, made: Parts, by: By, gone: Collection[str]
+) -> Iterator[tuple[str, str, datetime]]:
+    """Id, name, and when it was called that."""
+    few = len(gone) <= MOST_NAMED
+    for sums, model in ((UsageSum, Usage), (TimeSum, ReplicaTime)):
+        if by == By.ACCOUNT and model is ReplicaTime:
+            continue
+        if made.days:
+            rows = _of_sums(sums, made, by).exclude(name="").filter(**({"key__in": gone} if few else {}))
+            for key, name, day in rows.values_list("key", "name").annotate(last=Max("days__first")):
+                yield key, name, datetime.combine(day, time(), UTC)
+        if made.rest:
+            key, name = KEYS[by]
+            rows = _of(model, project_id, made.rest, Only()).exclude(**{name: ""})
+            rows = rows.filter(**({f"{key}__in": gone} if few else {}))
+            yield from rows.values_list(key, name).annotate(last=Max("hour"))
 
 
 def name_of(project_id: str, by: By, key: str) -> str:
@@ -142,4 +175,4 @@ def name_of(project_id: str, by: By, key: str) -> str:
     if key in present:
         return present[key]
     ever = Span(date(2020, 1, 1), date(9000, 1, 1))
-    return _last_names(project_id, ever, by, {key}).get(key, key)
+    return _last_names(project_id, Parts((), (ever,)), by, {key}).get(key, key)

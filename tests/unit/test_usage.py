@@ -12,7 +12,16 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from endpoints.models import Endpoint, InstanceType, Replica, ReplicaState, ReplicaTime, Usage
+from endpoints.models import (
+    Endpoint,
+    InstanceType,
+    Replica,
+    ReplicaState,
+    ReplicaTime,
+    SummedDays,
+    Usage,
+    UsageSum,
+)
 from endpoints.usage import by_day, replica_time
 from endpoints.usage.adding import add
 from endpoints.usage.figures import COUNTED, By, Figures, Only, Span
@@ -270,6 +279,51 @@ def test_every_sum_is_what_adding_row_by_row_comes_to(project: Project, seed: in
     expected = [brute_force(project.id, *question) for question in questions]
     by_day.roll_up(NOW)
     check()
+
+
+def test_sums_of_days_and_weeks_say_the_same_as_the_rows_that_they_stand_for(project: Project) -> None:
+    """Also when more is added to days that are summed up, at once and after the next run."""
+    fill(project, days=24, rows=80, seed=1)
+    # In the middle of a week, and its first day.
+    starts = [date(2026, 10, 29), date(2026, 11, 2)]
+    spans = [Span(first, last) for first in starts for last in (date(2026, 11, 18), NOW.date())]
+    questions = [(span, by, Only()) for span in spans for by in By if by != By.HOUR]
+
+    def check() -> None:
+        for question in questions:
+            found = {row.key: row.figures for row in usage(project.id, *question).rows}
+            same(found, brute_force(project.id, *question))
+
+    by_day.roll_up(NOW)
+    assert not SummedDays.objects.filter(exact=True).exists()  # who adds just now can't know of them
+    later = NOW + timedelta(minutes=30)
+    by_day.roll_up(later)
+    assert not SummedDays.objects.filter(exact=False).exists()
+    assert not SummedDays.objects.filter(last__gte=NOW.date()).exists()
+    check()
+    Usage.objects.filter(hour__lt=NOW - timedelta(days=3)).update(requests=0)  # sums are read, not rows
+    week = usage(project.id, Span(date(2026, 11, 9), date(2026, 11, 15)), By.ENDPOINT)
+    by_days = usage(project.id, Span(date(2026, 11, 9), date(2026, 11, 15)), By.DAY)
+    assert week.total.requests == by_days.total.requests > 0
+    fill(project, days=24, rows=8, seed=2)  # late lines of a log
+    inexact = SummedDays.objects.filter(exact=False).count()
+    assert 0 < inexact < SummedDays.objects.count()
+    SummedDays.objects.update(exact=False)
+    by_day.roll_up(later)
+    assert not SummedDays.objects.filter(exact=False).exists()
+    check()
+    fill(project, days=24, rows=8, seed=3)
+    check()  # sums where they are exact, rows where something was added
+    ReplicaTime.objects.all().delete()
+    Usage.objects.filter(project_id=project.id).update(endpoint_name="")
+    assert names_in(project) == {}
+    UsageSum.objects.filter(by=By.ENDPOINT, key="endpoint_id-1").update(name="once")
+    assert names_in(project) == {"endpoint_id-1": "once"}
+
+
+def names_in(project: Project) -> dict[str, str]:
+    rows = usage(project.id, Span(date(2026, 11, 2), NOW.date()), By.ENDPOINT).rows
+    return {row.key: row.name for row in rows if row.name != row.key}
 
 
 def test_the_number_of_queries_is_the_same_at_any_size(project: Project) -> None:
