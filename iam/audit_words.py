@@ -56,6 +56,7 @@ SENTENCES: dict[str, Promise] = {
     "password.set": _("Set a password"),
     "password.reset": _("Reset the password"),
     "mfa.add": _("Added a second factor"),
+    "mfa.change": _("Renamed a passkey"),
     "mfa.remove": _("Removed second factors"),
     "mfa.reset": _("Made new recovery codes"),
     "mfa.failed": _("Failed the second step of signing in"),

@@ -15,9 +15,11 @@ from allauth.account.adapter import get_adapter as get_account_adapter
 from allauth.core import context
 from allauth.mfa.adapter import get_adapter
 from allauth.mfa.base.forms import AuthenticateForm, ReauthenticateForm
+from allauth.mfa.models import Authenticator
 from allauth.mfa.webauthn.forms import (
     AddWebAuthnForm,
     AuthenticateWebAuthnForm,
+    EditWebAuthnForm,
     LoginWebAuthnForm,
     ReauthenticateWebAuthnForm,
 )
@@ -56,6 +58,19 @@ class OurOrigin(forms.Form):
 
 class AddPasskeyForm(OurOrigin, AddWebAuthnForm):  # type: ignore[misc]
     """Registers one."""
+
+
+class RenamePasskeyForm(EditWebAuthnForm):  # type: ignore[misc]
+    """Another name for one."""
+
+    name = forms.CharField(max_length=100)
+
+    def save(self) -> Authenticator:
+        """allauth's, on record."""
+        before = self.instance.wrap().name
+        renamed = super().save()
+        recording.passkey_renamed(renamed, before)
+        return renamed
 
 
 class OnRecord(forms.Form):

@@ -1,5 +1,6 @@
 """What the audit log is told of signing in. Actions: session.sign_in, session.sign_in_failed, session.sign_out,
-session.end, mfa.add, mfa.remove, mfa.reset, mfa.failed, password.change, password.set, sso.link, sso.create.
+session.end, mfa.add, mfa.change, mfa.remove, mfa.reset, mfa.failed, password.change, password.set, sso.link,
+sso.create.
 
 Methods are named in `with`: "password", "totp", "recovery_codes", "webauthn", "sso".
 """
@@ -49,6 +50,13 @@ def sessions_ended(user: User, count: int) -> None:
     """Somebody ended sessions of their own, other than by signing out."""
     if count:
         audit.record(user, "session.end", user, kind="session", after={"sessions": count})
+
+
+def passkey_renamed(passkey: Authenticator, before: str) -> None:
+    """A person gave one of their own another name. The library tells nobody."""
+    user, after = passkey.user, passkey.wrap().name
+    if after != before:
+        audit.record(user, "mfa.change", user, kind="mfa", before={"name": before}, after={"name": after})
 
 
 def _signed_in(request: HttpRequest, user: User, **kwargs: Any) -> None:

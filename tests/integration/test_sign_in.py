@@ -187,6 +187,19 @@ class TestSecondFactors:
             made = Authenticator.objects.filter(type="webauthn").exists()
             assert made == (origin == settings.BERTH_PUBLIC_URL), origin
 
+    def test_another_name_of_a_passkey_is_on_record(self, owner: User, client: Client) -> None:
+        sign_in(client, owner)
+        confirm(client)
+        made = Authenticator.objects.create(user=owner, type="webauthn", data={"name": "phone"})
+        for name in ("key ring", "key ring", "x" * 101):
+            client.post(f"/accounts/passkeys/{made.pk}/rename/", {"name": name})
+        told = AuditEvent.objects.get(action="mfa.change")
+        assert (told.actor_name, told.before, told.after) == (
+            owner.email,
+            {"name": "phone"},
+            {"name": "key ring"},
+        )
+
     def test_a_locked_out_admin_gets_back_in(self, owner: User, client: Client, capsys: Any) -> None:
         owner.is_superuser = True
         owner.save()

@@ -26,7 +26,7 @@ from config import crypto, keyfiles, reencryption
 from endpoints.models import Revision
 from iam import invitations
 from iam.actors import Actor
-from iam.models import Project, ServiceAccount, ServiceAccountSecret, User
+from iam.models import AuditEvent, Project, ServiceAccount, ServiceAccountSecret, User
 from iam.oauth import hashers
 from iam.roles import Role
 from registry.models import Framework, RegisteredModel
@@ -92,6 +92,12 @@ def test_a_rotation_puts_every_secret_under_the_new_key(project: Project) -> Non
         assert (model.hub_token, model.updated_at) == (f"hf_{n}", before[model.pk][1])
     assert RegisteredModel.objects.get(pk=without.pk).hub_token == ""
     assert not any(secret in printed for secret in [*crypto.keys(), "hf_"])
+    told = AuditEvent.objects.get()
+    assert (told.action, told.target_name, told.actor_kind) == (
+        "secrets_key.create",
+        "secrets.key",
+        "command",
+    )
 
 
 def test_more_rows_than_a_batch_and_a_run_that_was_interrupted(

@@ -46,6 +46,7 @@ class Command(BaseCommand):
             return
         if not options["drop_old"] and not options["resume"]:
             count = reencryption.put_new_key()
+            self._note("create", "secrets.key")
             self.stdout.write(
                 f"A new key is on top of keys/secrets.key; {count} are in it. Back the file up."
             )

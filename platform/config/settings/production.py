@@ -12,6 +12,7 @@ SILENCED_SYSTEM_CHECKS = [
 ]
 SESSION_COOKIE_SECURE = True
 CSRF_COOKIE_SECURE = True
+LANGUAGE_COOKIE_SECURE = True
 # Browsers take cookies of such names over TLS and from this very host only: no neighbour's page can plant one.
 SESSION_COOKIE_NAME = "__Host-berth_session"
 CSRF_COOKIE_NAME = "__Host-berth_csrf"

@@ -47,6 +47,7 @@ MFA_FORMS = {
     "authenticate": "iam.sign_in.forms.CodeForm",
     "reauthenticate": "iam.sign_in.forms.ConfirmByCodeForm",
     "add_webauthn": "iam.sign_in.forms.AddPasskeyForm",
+    "edit_webauthn": "iam.sign_in.forms.RenamePasskeyForm",
     "authenticate_webauthn": "iam.sign_in.forms.UsePasskeyForm",
     "login_webauthn": "iam.sign_in.forms.SignInByPasskeyForm",
     "reauthenticate_webauthn": "iam.sign_in.forms.ConfirmByPasskeyForm",
