@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -110,7 +110,7 @@ class Figures:
         for name in COUNTED:
             setattr(self, name, getattr(self, name) + more[name])
 
-    def count(self, more: tuple[int, ...]) -> None:
+    def count(self, more: Sequence[int]) -> None:
         """Add counts, in the order of COUNTED."""
         requests, errors_4xx, errors_5xx, aborted, prompt, completion, estimated, unread, *times = more
         self.requests += requests

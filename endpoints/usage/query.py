@@ -4,23 +4,21 @@ over is added up already (`sums`)."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from operator import itemgetter
 from typing import Any
 
 from django.db.models import Max, Q, QuerySet, Sum
 from django.utils.translation import gettext as _
 
 from endpoints.models import Endpoint, ReplicaTime, TimeSum, Usage, UsageSum
-from endpoints.usage.figures import COUNTED, By, Figures, Only, Report, Row, Span, total_of
+from endpoints.usage.figures import By, Figures, Only, Report, Row, Span, total_of
 from endpoints.usage.sums import KEYS, SUMS, SUMS_OF_SUMS, Parts, parts
 from iam.models import ApiKey, ServiceAccount
 from registry.models import RegisteredModel
 
 MOST_NAMED = 500  # ids in one statement
-_counts = itemgetter(*(f"sum_{name}" for name in COUNTED))
 
 
 def usage(project_id: str, span: Span, by: By, only: Only = Only()) -> Report:  # noqa: B008 - frozen
@@ -29,7 +27,7 @@ def usage(project_id: str, span: Span, by: By, only: Only = Only()) -> Report:  
     Replicas run for all callers: by account, or of one account alone, no time and no cost is told.
     """
     timeless = by == By.ACCOUNT or only.account is not None
-    made = Parts((), (span,)) if only != Only() else parts(project_id, span, by)
+    made = parts(project_id, span, by, only)
     found: dict[str, Figures] = defaultdict(lambda: Figures(seconds=None if timeless else 0))
     for key, counts in _requests(project_id, made, by, only):
         found[key].count(counts)
@@ -65,23 +63,26 @@ def _of(
     return rows.order_by()
 
 
-def _of_sums(model: type[UsageSum] | type[TimeSum], made: Parts, by: By) -> QuerySet[Any]:
-    return model._default_manager.filter(days__in=made.days, by=by.value).order_by()
+def _of_sums(model: type[UsageSum] | type[TimeSum], made: Parts) -> QuerySet[Any]:
+    rows = model._default_manager.filter(days__in=made.days, by=made.by.value)
+    return (rows if made.key is None else rows.filter(key=made.key)).order_by()
 
 
 def _columns(by: By) -> tuple[str, str]:
-    """The slot's column, of rows and of sums."""
+    """What a slot is made of, in rows and in sums."""
     return ("hour", "days__first") if by in (By.DAY, By.HOUR) else (KEYS[by][0], "key")
 
 
-def _requests(project_id: str, made: Parts, by: By, only: Only) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _requests(project_id: str, made: Parts, by: By, only: Only) -> Iterator[tuple[str, Sequence[int]]]:
     of_rows, of_sums = _columns(by)
     if made.rest:
-        for row in _of(Usage, project_id, made.rest, only).values(of_rows).annotate(**SUMS):
-            yield _slot(row[of_rows], by), _counts(row)
+        rows = _of(Usage, project_id, made.rest, only).values_list(of_rows).annotate(**SUMS)
+        for slot, *counts in rows:
+            yield _slot(slot, by), counts
     if made.days:
-        for row in _of_sums(UsageSum, made, by).values(of_sums).annotate(**SUMS_OF_SUMS):
-            yield _slot(row[of_sums], by), _counts(row)
+        rows = _of_sums(UsageSum, made).values_list(of_sums).annotate(**SUMS_OF_SUMS)
+        for slot, *counts in rows:
+            yield _slot(slot, by), counts
 
 
 def _time(project_id: str, made: Parts, by: By, only: Only) -> Iterator[tuple[tuple[str, Decimal, str], int]]:
@@ -90,7 +91,7 @@ def _time(project_id: str, made: Parts, by: By, only: Only) -> Iterator[tuple[tu
     if made.rest:
         found.append((of_rows, _of(ReplicaTime, project_id, made.rest, only)))
     if made.days:
-        found.append((of_sums, _of_sums(TimeSum, made, by)))
+        found.append((of_sums, _of_sums(TimeSum, made)))
     for key, rows in found:
         priced = rows.values_list(key, "price_month", "currency").annotate(sum_seconds=Sum("seconds"))
         for slot, price_month, currency, seconds in priced:
@@ -157,7 +158,7 @@ def _past_names(
         if by == By.ACCOUNT and model is ReplicaTime:
             continue
         if made.days:
-            rows = _of_sums(sums, made, by).exclude(name="").filter(**({"key__in": gone} if few else {}))
+            rows = _of_sums(sums, made).exclude(name="").filter(**({"key__in": gone} if few else {}))
             for key, name, day in rows.values_list("key", "name").annotate(last=Max("days__first")):
                 yield key, name, datetime.combine(day, time(), UTC)
         if made.rest:
@@ -175,4 +176,4 @@ def name_of(project_id: str, by: By, key: str) -> str:
     if key in present:
         return present[key]
     ever = Span(date(2020, 1, 1), date(9000, 1, 1))
-    return _last_names(project_id, Parts((), (ever,)), by, {key}).get(key, key)
+    return _last_names(project_id, Parts(by, None, (), (ever,)), by, {key}).get(key, key)

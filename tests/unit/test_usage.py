@@ -288,6 +288,8 @@ def test_sums_of_days_and_weeks_say_the_same_as_the_rows_that_they_stand_for(pro
     starts = [date(2026, 10, 29), date(2026, 11, 2)]
     spans = [Span(first, last) for first in starts for last in (date(2026, 11, 18), NOW.date())]
     questions = [(span, by, Only()) for span in spans for by in By if by != By.HOUR]
+    onlys = (Only(account="subject-2"), Only(account=""), Only(model="model_id-0"))
+    questions += [(spans[0], by, only) for only in onlys for by in By if by != By.HOUR]
 
     def check() -> None:
         for question in questions:

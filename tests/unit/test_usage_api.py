@@ -14,6 +14,8 @@ from django.test import Client
 from django.utils import timezone
 
 from endpoints.models import ReplicaTime, Usage
+from endpoints.usage.api import UsageFiguresSerializer, UsageRowSerializer
+from endpoints.usage.figures import Figures, Row
 from iam.models import Project
 
 pytestmark = pytest.mark.django_db
@@ -255,3 +257,9 @@ def test_many_rows_come_in_pieces(viewer_client: Client, project: Project) -> No
     answer = viewer_client.get(URL, DAYS, headers={"accept": "text/csv"})
     found = rows_of(answer)
     assert len({row["id"] for row in found}) == 1203
+
+
+def test_a_row_has_the_fields_that_the_schema_tells() -> None:
+    row = Row("me-1", "one", Figures())
+    assert set(UsageRowSerializer(row).data) == set(UsageRowSerializer().fields)
+    assert set(UsageFiguresSerializer(Figures()).data) == set(UsageFiguresSerializer().fields)
