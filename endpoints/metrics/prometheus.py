@@ -204,7 +204,10 @@ def _gpus(project: Project) -> list[Family]:
 
 def _gateways() -> list[Family]:
     known = Family("berth_gateways", "gauge", "Gateways that asked for their snapshot in the last seconds.")
-    current = Family("berth_gateway_current", "gauge", "1 if the gateway serves the present snapshot.")
+    current = Family("berth_gateway_current", "gauge", "1 if the gateway serves the present snapshot, whole.")
+    refuses = Family(
+        "berth_gateway_refuses", "gauge", "1 if the gateway's Envoy refuses a part of what it was given last."
+    )
     age = Family(
         "berth_gateway_snapshot_age_seconds",
         "gauge",
@@ -219,6 +222,8 @@ def _gateways() -> list[Family]:
     known.add("", sum(one.live for one in gateways))
     for one in gateways:
         mine = labelled({"gateway": one.gateway_id})
-        current.add(mine, one.live and bool(version) and one.applied == version)
+        serves = one.live and bool(version) and one.applied == version
+        current.add(mine, serves and not one.rejected)
+        refuses.add(mine, bool(one.rejected))
         age.add(mine, ages.get(one.gateway_id))
-    return [known, current, age]
+    return [known, current, refuses, age]

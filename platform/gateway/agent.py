@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gateway import bootstrap, clusters, consistency, edge, files, names, snapshot
+from gateway import bootstrap, clusters, edge, files, names
 from gateway.accounting import Accounting
 from gateway.admin import AdminError
 from gateway.apply import Applier, serves
@@ -37,12 +37,18 @@ from gateway.counting import TELL_S, Counting
 from gateway.edge import Edge
 from gateway.poller import Poller, Serving
 from gateway.process import EnvoyProcess, PortTaken
+from gateway.shelf import Shelf
 from gateway.shipping import Shipping
+from gateway.taking import Taking
 
 STATUS = "status.json"
 EXIT_PORT_TAKEN = 3
 _STABLE_S = 30.0  # an Envoy that lived that long is started again without a pause
 _ASK_FIRST_S = 2.0  # how long a start from the disk waits for the control plane's newer word
+_HEARD_S = 60.0  # how old the status may be of a gateway that the control plane has just heard
+_FORGOTTEN_S = (
+    1800.0  # of silence: half of what the control plane keeps addresses for (gateway.cluster.KNOWN_S)
+)
 _GOODBYE_S = 1.0
 _LAST_LINES_S = 2.0  # for what the control plane has not got of the access log, when Envoy has ended
 
@@ -77,7 +83,8 @@ class Agent:
             options.host, options.port, options.gateway_id, options.tls is not None, options.edge
         )
         self.envoy = EnvoyProcess(options.home, envoy_options, options.concurrency)
-        self.applier = Applier(self.xds, self.envoy.admin, self._evidence)
+        self.shelf = Shelf(options.home)
+        self.taking = Taking(self.shelf, Applier(self.shelf, self.envoy.admin, self._evidence))
         self.certificate = Certificate(options.tls, self.xds) if options.tls else None
         control = Control(options.control, options.token_file, options.gateway_id)
         self.poller = Poller(control, Counts(options.port))
@@ -87,12 +94,13 @@ class Agent:
         self.shipping = Shipping(self.envoy.access_logs, shipper)
         self.budgets = Budgets(options.home, self.xds)
         self.accounting = Accounting(self.envoy.access_logs, self.envoy, self.budgets, self.shipping)
-        self.resources: dict[str, Any] | None = None  # what lies on disk, whole
-        self.version = ""  # the control plane's name for it
         self.pending: Fetched | None = None
         self.stopping: signal.Signals | None = None
         self._complaint = ""
         self._failures = 0
+        self._rejected = ""
+        self._silent_s = 0.0  # how long ago the agent before this one was heard, at the latest
+        self._settled = False  # it is known which files the running Envoy works with
         self._started_at = 0.0
         self._start_after = 0.0
         self._status: dict[str, Any] = {}
@@ -101,6 +109,7 @@ class Agent:
 
     def run(self) -> int:
         self.options.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._silent_s = _age(self.options.home / STATUS)
         self.xds.mkdir(exist_ok=True, mode=0o700)
         os.chdir(self.options.home)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -123,31 +132,38 @@ class Agent:
         return self._end()
 
     def _first_start(self) -> None:
-        self.resources = files.read_snapshot(self.xds)
-        if self.resources is not None:
-            self.version = snapshot.version_of(self.resources)
-            self.budgets.limit(self.resources[names.LIMITS]["resources"])
+        self.shelf.read()
+        self._limit()
         self.budgets.prepare()
         if self.envoy.adopt():
             running = self.envoy.running
             log.info("adopted the running Envoy pid=%s", running.pid if running else "?")
-            self._note_applied()
+            self._settle()
             self.poller.start()
             return
         self.envoy.check_port()  # said now and not only when the first snapshot has come
         self.poller.start()
-        if self.resources is None:
+        if not self.shelf.is_whole:
             log.info("no snapshot on disk, waiting for the control plane at %s", self.options.control)
             return
         self._ask_first()
-        log.info("starting from the snapshot on disk version=%s", self.version)
+        if not self.shelf.is_whole:
+            return
+        log.info("starting from the snapshot on disk version=%s", self.shelf.version)
         self._start()
 
     def _ask_first(self) -> None:
-        """While this gateway was stopped, an address that its files lead to may have become another replica's."""
+        """While this gateway was stopped, an address that its files lead to may have become another replica's.
+
+        For some time addresses wait for a gateway that is silent (gateway.cluster). After that time nothing leads there
+        but the newest word, even if that cannot be taken.
+        """
         self.poller.asked.wait(_ASK_FIRST_S)
         with contextlib.suppress(queue.Empty):
-            self._take(self.poller.fetched.get_nowait())
+            fetched = self.poller.fetched.get_nowait()
+            if self._silent_s > _FORGOTTEN_S:
+                self.shelf.forget(names.ROUTING)
+            self._take(fetched)
 
     def _step(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -185,17 +201,19 @@ class Agent:
                 self.options.host,
                 self.options.port,
                 running.pid if running else "?",
-                self.version,
+                self.shelf.version,
             )
-            self._note_applied()
+            self._settle()
 
     def _watch(self) -> None:
         for line in self.envoy.new_log_lines():
             log.warning("envoy: %s", line)
         if self.certificate and self.certificate.refresh():
             log.info("certificate read again")
-        if self.resources is None or self.envoy.is_alive():
-            if self.envoy.is_alive() and self.version and not self._status.get("applied"):
+        if not self.shelf.is_whole or self.envoy.is_alive():
+            if self.envoy.is_alive() and not self._settled:
+                self._settle()
+            elif self.envoy.is_alive() and not self._status.get("applied"):
                 self._note_applied()
             self._write_status()
             return
@@ -222,45 +240,53 @@ class Agent:
     # --- snapshots ----------------------------------------------------------------------------------------
 
     def _take(self, fetched: Fetched) -> None:
-        problems = consistency.check(fetched.resources)
-        if problems:
-            self._reject(fetched.version, "consistency", "; ".join(problems[:3]))
-            return
         started = time.monotonic()
-        if self.resources is not None and self.envoy.is_alive():
-            refusal = self.applier.apply(self.resources, fetched.resources)
-            if refusal is not None:
-                self._reject(fetched.version, refusal.file, refusal.evidence)
-                self._note_applied()
-                return
-        else:
-            self.applier.store(fetched.resources)
-        self.resources, self.version = fetched.resources, fetched.version
-        self.budgets.limit(self.resources[names.LIMITS]["resources"])
-        self.poller.tell(rejected="")
-        self._status.pop("rejected", None)
+        self.taking.take(fetched, envoy_runs=self.envoy.is_alive())
+        self._limit()
+        self._tell_refused()
         self._note_applied()
         milliseconds = (time.monotonic() - started) * 1000
-        log.info("snapshot taken version=%s in %.0f ms", self.version, milliseconds)
+        if not self.taking.refused:
+            log.info("snapshot taken version=%s in %.0f ms", fetched.version, milliseconds)
 
-    def _reject(self, version: str, file: str, evidence: str) -> None:
-        log.error(
-            "snapshot rejected version=%s file=%s, going on with version=%s: %s",
-            version,
-            file,
-            self.version,
-            evidence,
-        )
-        self._status["rejected"] = {"version": version, "file": file, "evidence": evidence}
+    def _settle(self) -> None:
+        """What Envoy works with after a start; what it refuses of the files it was started from is replaced."""
+        self._settled = False
+        with contextlib.suppress(AdminError):  # it ends or hangs: asked again
+            self.taking.settle()
+            self._settled = True
+        self._limit()
+        self._tell_refused()
+        self._note_applied()
+
+    def _limit(self) -> None:
+        if names.LIMITS in self.shelf.present:
+            self.budgets.limit(self.shelf.present[names.LIMITS]["resources"])
+
+    def _tell_refused(self) -> None:
+        refused, version = self.taking.refused, self.taking.version
+        if self.taking.rejected == self._rejected:
+            return
+        self._rejected = self.taking.rejected
+        for refusal in refused:
+            log.error(
+                "snapshot rejected version=%s file=%s, going on with what was there before: %s",
+                version,
+                refusal.file,
+                refusal.evidence,
+            )
+        self._status["rejected"] = [
+            {"version": version, "file": refusal.file, "evidence": refusal.evidence} for refusal in refused
+        ]
         self._write_status()
-        self.poller.tell(rejected=f"{version} {file}: {evidence}")
+        self.poller.tell(rejected=self.taking.rejected)
 
     def _note_applied(self) -> None:
         """Only what Envoy's own statistics name counts as applied."""
-        running = self.envoy.running
-        if self.resources is not None and running is not None and serves(self.envoy.admin, self.resources):
-            inside = clusters.addresses(self.resources[names.CLUSTERS])
-            self._set_serving(Serving(self.version, inside, running.pid))
+        running, shelf = self.envoy.running, self.shelf
+        if shelf.is_whole and running is not None and serves(self.envoy.admin, shelf.present):
+            inside = clusters.addresses(shelf.present[names.CLUSTERS])
+            self._set_serving(Serving(shelf.version, inside, running.pid))
         else:
             self._set_serving(Serving(pid=running.pid if running else None))
 
@@ -276,12 +302,14 @@ class Agent:
             "gateway": self.options.gateway_id,
             "pid": running.pid if running else None,
             "applied": self._status.get("applied", ""),
-            "rejected": self._status.get("rejected"),
+            "rejected": self._status.get("rejected", []),
             "control_plane": "answers" if self.poller.answers else "away",
         }
         if status != self._status.get("written"):
             files.write_json(self.options.home / STATUS, status)
             self._status["written"] = status
+        elif self.poller.answers and _age(self.options.home / STATUS) > _HEARD_S:
+            (self.options.home / STATUS).touch()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self.stopping = signal.Signals(number)
@@ -297,6 +325,14 @@ class Agent:
             self.shipping.finish(_LAST_LINES_S)
             log.info("Envoy has ended")
         return 0
+
+
+def _age(file: Path) -> float:
+    """Seconds since it was written, 0 if there is none."""
+    try:
+        return time.time() - file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def parse(arguments: Sequence[str]) -> Options:

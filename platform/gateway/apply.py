@@ -1,4 +1,5 @@
-"""Takes Envoy from the snapshot it serves to a new one, file by file, and back if it refuses one.
+"""Takes Envoy from the snapshot it serves to a new one, group by group of files (names.GROUPS), and a group back if
+Envoy refuses it. The other groups stay: a route that cannot be taken holds up no revocation.
 
 The order keeps every moment whole: a cluster is there before the first route to it and until after the last one
 (the unions in between are of clusters, whose extra members nobody is sent to).
@@ -7,40 +8,49 @@ The order keeps every moment whole: a cluster is there before the first route to
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from gateway import files, names
+from gateway import names
 from gateway.admin import Admin, AdminError
+from gateway.shelf import Shelf
 
 Json = dict[str, Any]
 Resources = Mapping[str, Json]
+Group = tuple[str, ...]
 
 _PATIENCE_S = 15.0  # Envoy takes milliseconds; a busy machine with thousands of endpoints a second
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Envoy did not take `file`; `evidence` is its own words where it has some."""
+    """Envoy did not take `file`; `evidence` is its own words where it has some.
+
+    final  it said so: the same content would be refused again
+    """
 
     file: str
     evidence: str
+    final: bool = True
 
 
-def steps(old: Resources | None, new: Resources) -> list[tuple[str, Json]]:
-    """Envoy's files to write, in order, with the content of each. Nothing for what is already there."""
-    if old is None:
-        return [(name, new[name]) for name in names.ENVOY_FILES]
+def steps(old: Resources, new: Resources, group: Group) -> list[tuple[str, Json]]:
+    """The group's files to write, in order, with the content of each. Nothing for what is already there.
+
+    old: what Envoy works with; of an Envoy that has taken nothing yet, nothing.
+    """
     plan: list[tuple[str, Json]] = []
-    union = _with_leaving(old[names.CLUSTERS], new[names.CLUSTERS])
-    if union["version_info"] != old[names.CLUSTERS]["version_info"]:
-        plan.append((names.CLUSTERS, union))
-    for name in names.ENVOY_FILES[1:]:
-        if new[name]["version_info"] != old[name]["version_info"]:
-            plan.append((name, new[name]))
-    if union["version_info"] != new[names.CLUSTERS]["version_info"]:
+    target = {name: new[name] for name in group}
+    if names.CLUSTERS in group and names.CLUSTERS in old:
+        target[names.CLUSTERS] = _with_leaving(old[names.CLUSTERS], new[names.CLUSTERS])
+    for name in group:
+        if name not in old or target[name]["version_info"] != old[name]["version_info"]:
+            plan.append((name, target[name]))
+    if (
+        names.CLUSTERS in group
+        and target[names.CLUSTERS]["version_info"] != new[names.CLUSTERS]["version_info"]
+    ):
         plan.append((names.CLUSTERS, new[names.CLUSTERS]))
     return plan
 
@@ -62,60 +72,102 @@ def _with_leaving(old: Json, new: Json) -> Json:
 
 
 class Applier:
-    """Writes snapshots into `directory` for the Envoy behind `admin`.
+    """Writes snapshots onto `shelf` for the Envoy behind `admin`.
 
     evidence()  what Envoy has written to its log since the call before, for a refusal
     """
 
-    def __init__(self, directory: Path, admin: Admin, evidence: Callable[[], str]) -> None:
-        self._directory = directory
+    def __init__(self, shelf: Shelf, admin: Admin, evidence: Callable[[], str]) -> None:
+        self._shelf = shelf
         self._admin = admin
         self._evidence = evidence
+        self._refused: dict[Group, tuple[Resources, Refusal]] = {}
 
-    def store(self, new: Resources) -> None:
-        """Write the files for an Envoy that does not run yet. Raises OSError."""
-        for name in names.FILES:
-            files.write_json(self._directory / name, new[name])
+    def store(self, new: Resources, version: str, groups: Iterable[Group]) -> None:
+        """Write these groups for an Envoy that does not run yet. Raises OSError."""
+        for group in groups:
+            self._note(group, new, version)
+            for name in group:
+                if self._shelf.present.get(name) != new[name]:
+                    self._shelf.put(name, new[name])
 
-    def apply(self, old: Resources, new: Resources) -> Refusal | None:
-        """Make the running Envoy serve `new`; on a refusal `old` is in place again, on disk and in Envoy.
+    def apply(self, new: Resources, version: str, groups: Iterable[Group]) -> list[Refusal]:
+        """Make the running Envoy serve these groups of `new`. One that is refused is as it was, on disk and in Envoy.
 
-        Raises AdminError if Envoy went away meanwhile (the files of `new` that were written stay: it will start
-        from them, and the next `apply` of the same snapshot completes them), OSError if a file cannot be written.
+        Raises AdminError if Envoy went away meanwhile (what was written stays: it will start from that, and the next
+        `apply` of the same snapshot completes it), OSError if a file cannot be written.
         """
-        for name, content in steps(old, new):
+        found = (self._apply(group, new, version) for group in groups)
+        return [refusal for refusal in found if refusal is not None]
+
+    def _apply(self, group: Group, new: Resources, version: str) -> Refusal | None:
+        tried, refusal = self._refused.get(group, ({}, None))
+        if refusal is not None and all(tried[name] == new[name] for name in group):
+            return refusal  # Envoy has said why; trying again would only disturb what works
+        self._refused.pop(group, None)
+        self._note(group, new, version)
+        for name, content in steps(self._shelf.good, new, group):
             refusal = self._put(name, content)
             if refusal is not None:
-                self._restore(old, new)
+                self._put_back(group)
+                if refusal.final:
+                    self._refused[group] = ({name: new[name] for name in group}, refusal)
                 return refusal
-        if new[names.LIMITS] != old[names.LIMITS]:
-            files.write_json(self._directory / names.LIMITS, new[names.LIMITS])
+        self._shelf.took(group)
         return None
+
+    def settle(self) -> list[Refusal]:
+        """What lies there is what an Envoy works with that was just started or found: if it refuses a group, the one
+        before is put back, where there is one. Raises AdminError, OSError."""
+        refusals = []
+        for group in names.GROUPS:
+            refusal = next(filter(None, (self._awaited(name, {}) for name in group)), None)
+            if refusal is None:
+                self._shelf.took(group)
+            else:
+                self._put_back(group)
+                refusals.append(refusal)
+        return refusals
+
+    def _note(self, group: Group, new: Resources, version: str) -> None:
+        if group == names.ROUTING:
+            self._shelf.call(new, version)
 
     def _put(self, name: str, content: Json) -> Refusal | None:
         before = self._admin.rejections()
         self._evidence()
-        files.write_json(self._directory / name, content)
+        self._shelf.put(name, content)
+        return self._awaited(name, before)
+
+    def _awaited(self, name: str, before: Mapping[str, int]) -> Refusal | None:
+        """None as soon as Envoy works with what lies there. before: the rejections that are not about that."""
+        if name not in names.ENVOY_FILES:
+            return None
+        wanted = self._shelf.present[name]["version_info"]
         deadline = time.monotonic() + _PATIENCE_S
         pause = 0.004
         while time.monotonic() < deadline:
-            if self._admin.versions().get(name) == content["version_info"]:
+            if self._admin.versions().get(name) == wanted:
                 return None
-            if pause > 0.1 and self._admin.rejections()[name] > before[name]:
+            if pause > 0.1 and self._admin.rejections()[name] > before.get(name, 0):
                 return Refusal(name, self._evidence() or "Envoy gave no reason")
             time.sleep(pause)
             pause = min(pause * 1.6, 0.15)
-        return Refusal(name, self._evidence() or f"Envoy did not take it within {_PATIENCE_S:.0f} s")
+        evidence = self._evidence() or f"Envoy did not take it within {_PATIENCE_S:.0f} s"
+        return Refusal(name, evidence, final=False)
 
-    def _restore(self, old: Resources, new: Resources) -> None:
+    def _put_back(self, group: Group) -> None:
         """Routes before clusters: none may lead to a cluster that goes. Envoy has had all of this before."""
-        for name in reversed(names.ENVOY_FILES):
-            files.write_json(self._directory / name, old[name])
+        if any(name not in self._shelf.good for name in group):
+            return
+        for name in reversed(group):
+            good = self._shelf.good[name]
+            if self._shelf.present[name] is not good:
+                self._shelf.put(name, good)
             deadline = time.monotonic() + _PATIENCE_S
-            while (
-                self._admin.versions().get(name) != old[name]["version_info"] and time.monotonic() < deadline
-            ):
+            while self._admin.versions().get(name) != good["version_info"] and time.monotonic() < deadline:
                 time.sleep(0.02)
+        self._shelf.took(group)
 
 
 def serves(admin: Admin, resources: Resources) -> bool:

@@ -1,9 +1,11 @@
-"""Is a snapshot whole? Checked by the control plane before it serves one and by the agent before it writes one."""
+"""Is a snapshot whole? Checked by the agent before it writes one, file by file: what is wrong with one of them must not
+hold up the others."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from gateway import names
@@ -16,50 +18,72 @@ def check(resources: Mapping[str, Json]) -> list[str]:
 
     Never raises, whatever `resources` holds: an agent reads it from the network and from its disk.
     """
-    try:
-        return list(_problems(resources))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        return [f"the snapshot does not have the expected shape: {type(error).__name__}: {error}"]
-
-
-def _problems(resources: Mapping[str, Json]) -> Iterator[str]:
     missing = [name for name in names.FILES if name not in resources]
     if missing:
-        yield f"files are missing: {', '.join(missing)}"
-        return
+        return [f"files are missing: {', '.join(missing)}"]
     unexpected = sorted(set(resources) - set(names.FILES))
-    if unexpected:
-        yield f"files are unknown: {', '.join(unexpected)}"
-    for name in names.FILES:
-        if not isinstance(resources[name]["version_info"], str) or not resources[name]["version_info"]:
-            yield f"{name} has no version"
-    clusters = resources[names.CLUSTERS]["resources"]
+    unknown = [f"files are unknown: {', '.join(unexpected)}"] if unexpected else []
+    return unknown + [text for found in problems(resources).values() for text in found]
+
+
+def problems(resources: Mapping[str, Json]) -> dict[str, list[str]]:
+    """What is wrong with a whole snapshot, by file; one that leads into another stands for both. Never raises."""
+    found: dict[str, list[str]] = {}
+    checks: dict[str, Callable[[Json], Iterator[str]]] = {
+        **{file: partial(_filter_problems, name) for file, name in _FILTERS.items()},
+        names.CLUSTERS: _cluster_problems,
+        names.ROUTES: partial(_route_problems, resources),
+        names.LIMITS: _limit_problems,
+    }
+    for file, check in checks.items():
+        try:
+            texts = [*_version_problems(resources[file]), *check(resources[file])]
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            texts = [f"it does not have the expected shape: {type(error).__name__}: {error}"]
+        if texts:
+            found[file] = texts
+    return found
+
+
+_FILTERS = {
+    names.ACCESS: names.ACCESS_FILTER,
+    names.ROLES: names.ROLES_FILTER,
+    names.TOKENS: names.TOKEN_FILTER,
+    names.BODY_LIMIT: names.BODY_LIMIT_FILTER,
+    names.CORS: names.CORS_FILTER,
+}
+
+
+def _version_problems(document: Json) -> Iterator[str]:
+    if not isinstance(document["version_info"], str) or not document["version_info"]:
+        yield "it has no version"
+
+
+def _filter_problems(name: str, document: Json) -> Iterator[str]:
+    if [item["name"] for item in document["resources"]] != [name]:
+        yield f"it does not hold exactly {name}"
+
+
+def _cluster_problems(document: Json) -> Iterator[str]:
+    clusters = document["resources"]
     counts = Counter(str(c["name"]) for c in clusters)
     yield from (f"cluster {name} is there {n} times" for name, n in counts.items() if n > 1)
     yield from (f"cluster {c['name']} has no address" for c in clusters if not _has_address(c))
-    yield from _route_problems(resources[names.ROUTES], set(counts))
-    yield from (
-        f"the token limits of {entry['subject']} are no numbers"
-        for entry in resources[names.LIMITS]["resources"]
-        if not all(entry[w] is None or isinstance(entry[w], int) for w in (names.MINUTE, names.MONTH))
-        or entry["kind"] not in (names.CALLER, names.ENDPOINT)
-    )
-    for file, filter_name in (
-        (names.TOKENS, names.TOKEN_FILTER),
-        (names.ACCESS, names.ACCESS_FILTER),
-        (names.ROLES, names.ROLES_FILTER),
-        (names.BODY_LIMIT, names.BODY_LIMIT_FILTER),
-        (names.CORS, names.CORS_FILTER),
-    ):
-        if [r["name"] for r in resources[file]["resources"]] != [filter_name]:
-            yield f"{file} does not hold exactly {filter_name}"
+
+
+def _limit_problems(document: Json) -> Iterator[str]:
+    for entry in document["resources"]:
+        numbers = all(entry[w] is None or isinstance(entry[w], int) for w in (names.MINUTE, names.MONTH))
+        if not numbers or entry["kind"] not in (names.CALLER, names.ENDPOINT):
+            yield f"the token limits of {entry['subject']} are no numbers"
 
 
 def _has_address(cluster: Json) -> bool:
     return any(group["lb_endpoints"] for group in cluster["load_assignment"]["endpoints"])
 
 
-def _route_problems(document: Json, clusters: set[str]) -> Iterator[str]:
+def _route_problems(resources: Mapping[str, Json], document: Json) -> Iterator[str]:
+    clusters = {str(c["name"]) for c in resources[names.CLUSTERS]["resources"]}
     configs = document["resources"]
     if [c["name"] for c in configs] != [names.ROUTE_CONFIG]:
         yield f"routes do not hold exactly {names.ROUTE_CONFIG}"

@@ -8,10 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway import consistency, names
-
-Json = dict[str, Any]
-
 
 def write(path: Path, content: str | bytes) -> None:
     """Replace `path`, readable by the owner only. Raises OSError."""
@@ -39,9 +35,3 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-
-
-def read_snapshot(directory: Path) -> dict[str, Json] | None:
-    """The snapshot that lies in `directory`, or None if it is not there or not whole."""
-    resources = {name: read_json(directory / name) for name in names.FILES}
-    return None if consistency.check(resources) else resources

@@ -11,9 +11,20 @@ ACCESS = "access.json"
 ROLES = "roles.json"
 LIMITS = "limits.json"
 DENIALS = "denials.json"  # the agent's own, in no snapshot
-# Clusters first: routes lead to them.
-ENVOY_FILES = (CLUSTERS, TOKENS, ACCESS, ROLES, BODY_LIMIT, CORS, ROUTES)
-FILES = (*ENVOY_FILES, LIMITS)  # of a snapshot; the last is for the agent
+# What Envoy takes or refuses as one, in the order of writing: what refuses callers waits for nothing else. A filter
+# depends on no other file; routes lead to clusters.
+ROUTING = (CLUSTERS, ROUTES)
+GROUPS: tuple[tuple[str, ...], ...] = (
+    (ACCESS,),
+    (ROLES,),
+    (TOKENS,),
+    (BODY_LIMIT,),
+    (CORS,),
+    ROUTING,
+    (LIMITS,),
+)
+FILES = tuple(name for group in GROUPS for name in group)  # of a snapshot
+ENVOY_FILES = tuple(name for name in FILES if name != LIMITS)  # limits are for the agent
 
 ROUTE_CONFIG = "endpoints"  # the RDS resource's name
 TOKEN_FILTER = "berth.tokens"  # noqa: S105 - a filter's name

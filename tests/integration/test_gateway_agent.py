@@ -13,6 +13,7 @@ import ssl
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -326,20 +327,78 @@ def test_what_envoy_refuses_keeps_the_last_good_one(
     world.plane.publish_raw(*spoiled(world, spoil))
     until(lambda: world.plane.polls[-1].rejected, what=f"a rejection is reported\n{gateway.output()}")
     last = world.plane.polls[-1]
-    assert last.applied == good
+    assert (last.applied == good) is (file in names.ROUTING)
     assert file in last.rejected
-    assert gateway.status()["rejected"]["file"] == file
-    assert len(gateway.status()["rejected"]["evidence"]) > 20
+    (said,) = gateway.status()["rejected"]
+    assert said["file"] == file
+    assert len(said["evidence"]) > 20
     assert serves(gateway, world)
-    assert {p.name: p.read_bytes() for p in (gateway.home / "xds").iterdir()} == before
+    kept = names.ROUTING if file in names.ROUTING else (file,)
+    for path in (gateway.home / "xds").iterdir():  # all else is the newest
+        changes = path.name not in (*kept, names.DENIALS)
+        assert (path.read_bytes() != before[path.name]) is changes, path.name
     pid = gateway.envoy_pid()
     assert pid is not None
     os.kill(pid, signal.SIGKILL)  # a new Envoy does not meet the bad file either
     until(lambda: gateway.envoy_pid() != pid and serves(gateway, world))
     version = world.plane.publish(endpoint(NAME, world.replica()), endpoint(SECOND, world.replica()))
     until(lambda: world.plane.applied(version), what="a good one is taken again")
-    until(lambda: world.plane.polls[-1].rejected == "" and gateway.status()["rejected"] is None)
+    until(lambda: world.plane.polls[-1].rejected == "" and gateway.status()["rejected"] == [])
     assert serves(gateway, world, SECOND)
+
+
+def revoking(world: World, spoil: Callable[[dict[str, Any]], None], *grants: str) -> str:
+    """Publish a snapshot that is spoiled and has these tokens revoked."""
+    built = snapshot.build(replace(world.plane.targets, revoked=grants))
+    resources = copy.deepcopy(built.resources)
+    spoil(resources)
+    for name in names.ROUTING:
+        resources[name]["version_info"] += "-spoiled"
+    return world.plane.publish_raw(f"{built.version}-spoiled", resources)
+
+
+def is_revoked(gateway: Gateway, token: str) -> bool:
+    try:
+        answer = gateway.get(f"/v1/{NAME}/x", token)
+    except OSError:
+        return False
+    return answer.status == 401 and answer.code == "revoked_token"
+
+
+def dangling_route(resources: dict[str, Any]) -> None:
+    """What the agent finds by itself."""
+    resources[names.CLUSTERS]["resources"] = resources[names.CLUSTERS]["resources"][:1]
+
+
+@pytest.mark.parametrize("spoil", [refused_cluster, bad_route, dangling_route])
+def test_what_cannot_be_taken_holds_up_no_revocation(
+    world: World, spoil: Callable[[dict[str, Any]], None]
+) -> None:
+    gateway = world.gateway.ready()
+    good = world.plane.polls[-1].applied
+    gone = [world.key.token(grant=f"gone-{n}:1") for n in range(2)]
+    assert [gateway.get(f"/v1/{NAME}/x", token).status for token in gone] == [200, 200]
+    revoking(world, spoil, "gone-0:1")
+    until(lambda: is_revoked(gateway, gone[0]), 3, what="the first is refused")
+    until(lambda: world.plane.polls[-1].rejected, what="the rejection is reported")
+    assert world.plane.polls[-1].applied == good
+    assert is_revoked(gateway, gone[0])
+    assert gateway.get(f"/v1/{NAME}/x", gone[1]).status == 200
+    revoking(world, spoil, "gone-0:1", "gone-1:1")  # what is wrong with it stays
+    until(lambda: is_revoked(gateway, gone[1]), 3, what="the second is refused")
+    until(lambda: "gone-1:1" in (gateway.home / "xds" / names.ACCESS).read_text())
+    assert world.plane.polls[-1].rejected
+    world.plane.stop()
+    assert gateway.agent is not None
+    gateway.signal(signal.SIGKILL)
+    os.kill(gateway.envoy_pid() or 0, signal.SIGKILL)
+    gateway.start()
+    until(lambda: serves(gateway, world), what="a new agent and Envoy serve from the disk")
+    assert all(is_revoked(gateway, token) for token in gone)
+    world.plane.start()
+    until(lambda: world.plane.polls[-1].applied == good and world.plane.polls[-1].rejected)
+    version = world.plane.publish(revoked=("gone-0:1", "gone-1:1"))
+    until(lambda: world.plane.applied(version) and not world.plane.polls[-1].rejected, what="it is mended")
 
 
 def test_an_inconsistent_snapshot_never_reaches_envoy(world: World) -> None:

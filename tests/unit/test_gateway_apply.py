@@ -11,10 +11,16 @@ import pytest
 
 from gateway import consistency, files, names, snapshot
 from gateway.agent import parse
-from gateway.apply import steps
+from gateway.apply import Resources, steps
 from gateway.control import Control
+from gateway.shelf import Shelf
 from gateway.targets import EndpointTarget
 from tests.unit.test_gateway_snapshot import JWK, TOKENS, asleep, ready, targets
+
+
+def plan(old: Resources, new: Resources) -> list[tuple[str, Any]]:
+    return [step for group in names.GROUPS for step in steps(old, new, group)]
+
 
 STATES: list[tuple[EndpointTarget, ...]] = [
     (),
@@ -32,7 +38,7 @@ def test_every_moment_between_two_snapshots_is_whole(
 ) -> None:
     old, new = snapshot.build(targets(*before)).resources, snapshot.build(targets(*after)).resources
     on_disk: dict[str, Any] = dict(old)
-    for name, content in steps(old, new):
+    for name, content in plan(old, new):
         assert content["version_info"] != on_disk[name]["version_info"]
         on_disk[name] = content
         assert consistency.check(on_disk) == []
@@ -41,13 +47,13 @@ def test_every_moment_between_two_snapshots_is_whole(
 
 def test_an_unchanged_snapshot_writes_nothing() -> None:
     resources = snapshot.build(targets(ready("me-a", 1))).resources
-    assert steps(resources, resources) == []
+    assert plan(resources, resources) == []
 
 
 def test_a_removal_touches_clusters_only_after_routes() -> None:
     old = snapshot.build(targets(ready("me-a", 1), ready("me-b", 2))).resources
     new = snapshot.build(targets(ready("me-a", 1))).resources
-    assert [name for name, _ in steps(old, new)] == [names.ROUTES, names.CLUSTERS]
+    assert [name for name, _ in plan(old, new)] == [names.ROUTES, names.CLUSTERS]
 
 
 def test_new_keys_touch_nothing_else() -> None:
@@ -55,18 +61,78 @@ def test_new_keys_touch_nothing_else() -> None:
     other = json.dumps({"keys": [{**JWK, "kid": "k2"}]})
     tokens = type(TOKENS)(TOKENS.issuer, TOKENS.audience, other, TOKENS.invoke_roles)
     new = snapshot.build(targets(ready("me-a", 1), tokens=tokens)).resources
-    assert [name for name, _ in steps(old, new)] == [names.TOKENS]
+    assert [name for name, _ in plan(old, new)] == [names.TOKENS]
 
 
-def test_files_are_private_and_damaged_ones_are_no_snapshot(tmp_path: Path) -> None:
-    resources = snapshot.build(targets(ready("me-a", 1))).resources
-    assert files.read_snapshot(tmp_path) is None
-    for name in names.FILES:
-        files.write_json(tmp_path / name, resources[name])
-    assert files.read_snapshot(tmp_path) == resources
-    assert {p.stat().st_mode & 0o777 for p in tmp_path.iterdir()} == {0o600}
-    (tmp_path / names.ROUTES).write_text((tmp_path / names.ROUTES).read_text()[:-10])
-    assert files.read_snapshot(tmp_path) is None
+def test_who_may_call_waits_for_no_route() -> None:
+    old = snapshot.build(targets(ready("me-a", 1))).resources
+    new = snapshot.build(targets(ready("me-b", 1), revoked=("sa-1:1",))).resources
+    assert [name for name, _ in plan(old, new)] == [
+        names.ACCESS,
+        names.CLUSTERS,
+        names.ROUTES,
+        names.CLUSTERS,
+    ]
+
+
+# --- what lies on the disk --------------------------------------------------------------------------------
+
+
+def shelf(home: Path) -> Shelf:
+    found = Shelf(home)
+    found.read()
+    return found
+
+
+def put(found: Shelf, resources: Resources, *files: str) -> None:
+    for name in files or names.FILES:
+        found.put(name, resources[name])
+
+
+ONE = snapshot.build(targets(ready("me-a", 1))).resources
+OTHER = snapshot.build(targets(ready("me-b", 2), revoked=("sa-1:1",))).resources
+
+
+def test_files_are_private_and_damaged_ones_are_not_there(tmp_path: Path) -> None:
+    assert not shelf(tmp_path).is_whole
+    put(shelf(tmp_path), ONE)
+    assert shelf(tmp_path).present == ONE
+    xds = tmp_path / "xds"
+    assert {p.stat().st_mode & 0o777 for p in xds.iterdir()} == {0o600}
+    files.write(xds / names.ROUTES, json.dumps(ONE[names.ROUTES])[:-10])
+    assert not shelf(tmp_path).is_whole
+
+
+def test_in_place_of_what_is_damaged_stands_what_was_there_before(tmp_path: Path) -> None:
+    first = shelf(tmp_path)
+    put(first, ONE)
+    first.call(ONE, "v1")
+    first.took(names.FILES)
+    first.call(OTHER, "v2")
+    put(first, OTHER)
+    files.write(tmp_path / "xds" / names.ROUTES, "{")
+    second = shelf(tmp_path)
+    assert second.present == {**OTHER, names.CLUSTERS: ONE[names.CLUSTERS], names.ROUTES: ONE[names.ROUTES]}
+    assert second.version == "v1"
+
+
+def test_a_version_is_that_of_the_routing_alone(tmp_path: Path) -> None:
+    first = shelf(tmp_path)
+    put(first, ONE)
+    first.call(ONE, "v1")
+    first.took(names.FILES)
+    first.put(names.ACCESS, OTHER[names.ACCESS])
+    first.call(OTHER, "v2")
+    assert shelf(tmp_path).version == "v1"  # killed here
+    seen = []
+    for name, content in steps(first.good, OTHER, names.ROUTING):
+        first.put(name, content)
+        seen.append(shelf(tmp_path).version)
+    assert seen == ["", "", "v2"]
+    first.took(names.FILES)
+    first.call(OTHER, "v3")
+    assert shelf(tmp_path).version == "v3"
+    assert list(json.loads((tmp_path / "versions.json").read_text()).values()) == ["v3"]
 
 
 ARGUMENTS = ["--control", "http://c", "--token-file", "t", "--home", "h", "--id", "i"]

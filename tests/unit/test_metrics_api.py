@@ -222,6 +222,7 @@ def test_everything_for_prometheus(
     assert value(found, "berth_endpoint_last_decision_timestamp_seconds", **mine) == at
     assert value(found, "berth_gateways") == 1
     assert value(found, "berth_gateway_current", gateway=gateway) == 1
+    assert value(found, "berth_gateway_refuses", gateway=gateway) == 0
     assert 0 <= value(found, "berth_gateway_snapshot_age_seconds", gateway=gateway) < 5
     types = {name: family.type for name, family in found.items()}
     assert types["berth_endpoint_requests"] == "counter"

@@ -1,0 +1,43 @@
+"""What becomes of a snapshot that was fetched: what of it is taken, and what the control plane hears of the rest."""
+
+from __future__ import annotations
+
+from gateway import consistency, names
+from gateway.apply import Applier, Refusal
+from gateway.control import Fetched
+from gateway.shelf import Shelf
+
+
+class Taking:
+    """refused: why parts of the newest snapshot are not in force. version: that snapshot's."""
+
+    def __init__(self, shelf: Shelf, applier: Applier) -> None:
+        self.refused: tuple[Refusal, ...] = ()
+        self.version = ""
+        self._shelf = shelf
+        self._applier = applier
+
+    def take(self, fetched: Fetched, *, envoy_runs: bool) -> None:
+        """Put what can be taken on the shelf, and have a running Envoy work with it. Raises AdminError, OSError: then
+        take the same again."""
+        found = consistency.problems(fetched.resources)
+        held = [Refusal(file, "; ".join(texts[:3])) for file, texts in found.items()]
+        groups = [group for group in names.GROUPS if found.keys().isdisjoint(group)]
+        self.version = fetched.version
+        if envoy_runs:
+            self.refused = (*held, *self._applier.apply(fetched.resources, fetched.version, groups))
+        else:
+            self._applier.store(fetched.resources, fetched.version, groups)
+            self.refused = tuple(held)
+
+    def settle(self) -> None:
+        """An Envoy was started from the shelf, or found: what it refuses is replaced. Raises AdminError, OSError."""
+        refusals = self._applier.settle()
+        files = {refusal.file for refusal in refusals}
+        self.refused = (*(old for old in self.refused if old.file not in files), *refusals)
+
+    @property
+    def rejected(self) -> str:
+        """In one line, for people; "" if nothing is refused."""
+        texts = [f"{refusal.file}: {refusal.evidence}" for refusal in self.refused]
+        return f"{self.version} {'; '.join(texts)}" if texts else ""
