@@ -19,6 +19,8 @@ from endpoints import cause_card, events
 from endpoints.errors import WORDS, describe
 from endpoints.models import PhaseName, ReplicaState, Status
 from iam.actors import Actor
+from iam.adapters import AccountAdapter, MFAAdapter
+from iam.sso.adapter import SSOAccountAdapter
 from registry import errors as registry_errors
 from tests.support_endpoints import load_data, new_endpoint
 
@@ -78,6 +80,15 @@ def test_placeholders_are_the_same_in_both_languages() -> None:
     for entry in entries():
         wanted = set(PLACEHOLDER.findall(entry.english + entry.plural))
         assert set(PLACEHOLDER.findall(entry.vietnamese)) == wanted, entry.english
+
+
+def test_what_the_sign_in_library_says_of_itself_is_vietnamese_too() -> None:
+    """It ships no Vietnamese. Nobody here has a phone number or a user name."""
+    adapters = (AccountAdapter, MFAAdapter, SSOAccountAdapter)
+    said = [both(words) for adapter in adapters for words in adapter.error_messages.values()]
+    assert len(said) > 20
+    english = [ours for ours, vietnamese in said if ours == vietnamese]
+    assert not [text for text in english if "phone" not in text and "sername" not in text]
 
 
 @pytest.mark.parametrize("code", sorted(WORDS))
