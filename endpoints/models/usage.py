@@ -147,7 +147,7 @@ class ReplicaTime(models.Model):
 
 
 class SummedDays(models.Model):
-    """Days of a project, one or a week from Monday on, that are over and summed up in `UsageSum` and `TimeSum`.
+    """One day, week (from Monday on) or month of a project that is over, and summed up in `UsageSum` and `TimeSum`.
 
     exact     the sums are those of the rows; whoever adds to rows of these days takes it away, in the same transaction
     asked_at  since when whoever adds can know of it: sums are made some time later

@@ -1,5 +1,5 @@
-"""What days that are over came to, by endpoint, account and model: a question about months reads these sums of days
-and weeks, and single rows only for what no sum says exactly.
+"""What days that are over came to, by endpoint, account and model: a question about months reads these sums of days,
+weeks and months, and single rows only for what no sum says exactly.
 
 Sums are never believed: whoever adds to rows of summed days says so (`outdate`) in the same transaction, and then
 those rows themselves are read until the sum is made anew (`renew`, after the days' hours were taken together).
@@ -10,6 +10,7 @@ A sum is made only when every transaction that could not have known of it is ove
 
 from __future__ import annotations
 
+import calendar
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ KEYS: Mapping[By, tuple[str, str]] = {
     By.MODEL: ("model_id", "model_name"),
 }
 _DAY = timedelta(days=1)
-_WEEK = timedelta(days=7)
+_ROWS_COST = 20  # a day's rows, in sums: there are several for each endpoint, as many for each hour of today
 # In the order of COUNTED: of rows of Usage, and of sums.
 _SPECIAL: Mapping[str, Any] = {
     "errors_4xx": Sum("requests", filter=Q(status__gte=400, status__lt=500), default=0),
@@ -57,30 +58,41 @@ class Parts:
 
 
 def parts(project_id: str, span: Span, by: By, only: Only) -> Parts:
-    """As many sums as there are, of weeks where one can: by day of days only, by hour none. One query."""
+    """Sums where there are any: by day those of days only, by hour none. One query."""
     of, key = _summed_by(by, only)
     if of is None:
         return Parts(by, None, (), (span,))
     found = SummedDays.objects.filter(
         project_id=project_id, exact=True, first__gte=span.first, last__lte=span.last
     ).values_list("id", "first", "last")
-    days: dict[date, int] = {}
-    weeks: dict[date, int] = {}
-    for number, first, last in found:
-        (days if first == last else weeks)[first] = number
-    used, rest = [], list[date]()
+    used, rest = _fewest(span, found if by != By.DAY else (one for one in found if one[1] == one[2]))
+    return Parts(of, key, used, _runs(rest))
+
+
+def _fewest(span: Span, sums: Iterable[tuple[int, date, date]]) -> tuple[list[int], list[date]]:
+    """The fewest sums that cover the days without covering one twice, and the days that none covers.
+
+    sums: id, first and last day. Months and weeks overlap, so the best way on is found from the last day backwards.
+    """
+    starting: dict[date, list[tuple[int, date]]] = defaultdict(list)
+    for number, first, last in sums:
+        starting[first].append((number, last))
+    # Day → what everything from there on costs, and the sum to take there; None: that day's rows.
+    best: dict[date, tuple[int, int | None, date]] = {span.last + _DAY: (0, None, span.last)}
+    for day in reversed(span.days):
+        ways = [(best[last + _DAY][0] + 1, number, last) for number, last in starting[day]]
+        rows = (best[day + _DAY][0] + _ROWS_COST, None, day)
+        best[day] = min(ways, key=lambda way: way[0]) if ways else rows
+    used, rest = list[int](), list[date]()
     day = span.first
     while day <= span.last:
-        if day in weeks and by != By.DAY:
-            used.append(weeks[day])
-            day += _WEEK
-            continue
-        if day in days:
-            used.append(days[day])
-        else:
+        _cost, taken, last = best[day]
+        if taken is None:
             rest.append(day)
-        day += _DAY
-    return Parts(of, key, used, _runs(rest))
+        else:
+            used.append(taken)
+        day = last + _DAY
+    return used, rest
 
 
 def _summed_by(by: By, only: Only) -> tuple[By | None, str | None]:
@@ -154,8 +166,10 @@ def _over(first: date, today: date) -> Iterator[tuple[date, date]]:
     day = first
     while day < today:
         yield day, day
-        if day.weekday() == 6:
+        if day.weekday() == calendar.SUNDAY:
             yield day - 6 * _DAY, day
+        if (day + _DAY).day == 1:
+            yield day.replace(day=1), day
         day += _DAY
 
 

@@ -284,8 +284,8 @@ def test_every_sum_is_what_adding_row_by_row_comes_to(project: Project, seed: in
 def test_sums_of_days_and_weeks_say_the_same_as_the_rows_that_they_stand_for(project: Project) -> None:
     """Also when more is added to days that are summed up, at once and after the next run."""
     fill(project, days=24, rows=80, seed=1)
-    # In the middle of a week, and its first day.
-    starts = [date(2026, 10, 29), date(2026, 11, 2)]
+    # With a whole month, and from the middle of a week on.
+    starts = [date(2026, 10, 1), date(2026, 10, 29)]
     spans = [Span(first, last) for first in starts for last in (date(2026, 11, 18), NOW.date())]
     questions = [(span, by, Only()) for span in spans for by in By if by != By.HOUR]
     onlys = (Only(account="subject-2"), Only(account=""), Only(model="model_id-0"))
