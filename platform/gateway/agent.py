@@ -11,7 +11,6 @@ Exit status: 0 after a signal, 2 for wrong arguments, 3 if the port is taken.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
@@ -19,13 +18,11 @@ import queue
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gateway import bootstrap, clusters, edge, files, names
+from gateway import bootstrap, clusters, files, names
 from gateway.accounting import Accounting
 from gateway.admin import AdminError
 from gateway.apply import Applier, serves
@@ -33,8 +30,8 @@ from gateway.budgets import Budgets
 from gateway.certificate import Certificate
 from gateway.connections import Counts
 from gateway.control import Control, Fetched, Shipper, Teller
-from gateway.counting import TELL_S, Counting
-from gateway.edge import Edge
+from gateway.counting import Counting
+from gateway.options import Options, parse
 from gateway.poller import Poller, Serving
 from gateway.process import EnvoyProcess, PortTaken
 from gateway.shelf import Shelf
@@ -46,31 +43,11 @@ EXIT_PORT_TAKEN = 3
 _STABLE_S = 30.0  # an Envoy that lived that long is started again without a pause
 _ASK_FIRST_S = 2.0  # how long a start from the disk waits for the control plane's newer word
 _HEARD_S = 60.0  # how old the status may be of a gateway that the control plane has just heard
-_FORGOTTEN_S = (
-    1800.0  # of silence: half of what the control plane keeps addresses for (gateway.cluster.KNOWN_S)
-)
+_FORGOTTEN_S = 1800.0  # of silence: half of the time that addresses wait for it (gateway.cluster.KNOWN_S)
 _GOODBYE_S = 1.0
 _LAST_LINES_S = 2.0  # for what the control plane has not got of the access log, when Envoy has ended
 
 log = logging.getLogger("gateway")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The command line. tls: certificate and key files in PEM, or None."""
-
-    control: str
-    token_file: Path
-    home: Path
-    host: str
-    port: int
-    gateway_id: str
-    tls: tuple[Path, Path] | None = None
-    concurrency: int = 1
-    drain_s: float = 3.0
-    leave_envoy: bool = False
-    tell_s: float = TELL_S
-    edge: Edge = field(default_factory=Edge)
 
 
 class Agent:
@@ -99,6 +76,7 @@ class Agent:
         self._complaint = ""
         self._failures = 0
         self._rejected = ""
+        self._odd: list[str] = []
         self._silent_s = 0.0  # how long ago the agent before this one was heard, at the latest
         self._settled = False  # it is known which files the running Envoy works with
         self._started_at = 0.0
@@ -135,19 +113,24 @@ class Agent:
         self.shelf.read()
         self._limit()
         self.budgets.prepare()
-        if self.envoy.adopt():
+        if self.envoy.adopt(anyhow=not self.shelf.can_start):
             running = self.envoy.running
             log.info("adopted the running Envoy pid=%s", running.pid if running else "?")
-            self._settle()
+            if self.envoy.is_outdated:
+                log.warning(
+                    "it was started another way and goes on for now: there is no snapshot on disk to start one from"
+                )
+            else:
+                self._settle()
             self.poller.start()
             return
         self.envoy.check_port()  # said now and not only when the first snapshot has come
         self.poller.start()
-        if not self.shelf.is_whole:
+        if not self.shelf.can_start:
             log.info("no snapshot on disk, waiting for the control plane at %s", self.options.control)
             return
         self._ask_first()
-        if not self.shelf.is_whole:
+        if not self.shelf.can_start:
             return
         log.info("starting from the snapshot on disk version=%s", self.shelf.version)
         self._start()
@@ -190,6 +173,11 @@ class Agent:
 
     def _start(self) -> None:
         self._started_at = time.monotonic()
+        if filled := self.shelf.fill():
+            log.error(
+                "built-in content stands in until the control plane sends these files: %s", ", ".join(filled)
+            )
+            self._limit()
         self.envoy.start()
         if self.envoy.wait_ready(30):
             self._complaint = ""
@@ -210,8 +198,8 @@ class Agent:
             log.warning("envoy: %s", line)
         if self.certificate and self.certificate.refresh():
             log.info("certificate read again")
-        if not self.shelf.is_whole or self.envoy.is_alive():
-            if self.envoy.is_alive() and not self._settled:
+        if not self.shelf.can_start or self.envoy.is_alive():
+            if self.envoy.is_alive() and not self._settled and not self.envoy.is_outdated:
                 self._settle()
             elif self.envoy.is_alive() and not self._status.get("applied"):
                 self._note_applied()
@@ -241,8 +229,12 @@ class Agent:
 
     def _take(self, fetched: Fetched) -> None:
         started = time.monotonic()
-        self.taking.take(fetched, envoy_runs=self.envoy.is_alive())
+        self.taking.take(fetched, envoy_runs=self.envoy.is_alive() and not self.envoy.is_outdated)
+        self._tell_odd()
         self._limit()
+        if self.envoy.is_outdated and self.shelf.can_start:
+            log.info("ending the Envoy that was started another way, a new one follows")
+            self.envoy.stop(self.options.drain_s)
         self._tell_refused()
         self._note_applied()
         milliseconds = (time.monotonic() - started) * 1000
@@ -281,6 +273,11 @@ class Agent:
         self._write_status()
         self.poller.tell(rejected=self.taking.rejected)
 
+    def _tell_odd(self) -> None:
+        for text in set(self.taking.oddities) - set(self._odd):
+            log.warning(text)
+        self._odd = self.taking.oddities
+
     def _note_applied(self) -> None:
         """Only what Envoy's own statistics name counts as applied."""
         running, shelf = self.envoy.running, self.shelf
@@ -303,6 +300,7 @@ class Agent:
             "pid": running.pid if running else None,
             "applied": self._status.get("applied", ""),
             "rejected": self._status.get("rejected", []),
+            "odd": self._odd,
             "control_plane": "answers" if self.poller.answers else "away",
         }
         if status != self._status.get("written"):
@@ -333,50 +331,6 @@ def _age(file: Path) -> float:
         return time.time() - file.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def parse(arguments: Sequence[str]) -> Options:
-    """The options of a command line; argparse ends the process with 2 for wrong ones."""
-    parser = argparse.ArgumentParser(
-        prog="python -m gateway.agent", description="Feeds and watches one Envoy."
-    )
-    parser.add_argument("--control", required=True, metavar="URL", help="the control plane's address")
-    parser.add_argument("--token-file", required=True, type=Path, help="file with the token for --control")
-    parser.add_argument("--home", required=True, type=Path, help="this gateway's own directory")
-    parser.add_argument("--listen", required=True, metavar="HOST:PORT", help="where clients connect")
-    parser.add_argument("--id", required=True, dest="gateway_id", help="name of this gateway, unique")
-    parser.add_argument("--tls-cert", type=Path, help="certificate chain, PEM")
-    parser.add_argument("--tls-key", type=Path, help="private key, PEM")
-    parser.add_argument("--concurrency", type=int, default=os.cpu_count() or 1, help="worker threads")
-    parser.add_argument(
-        "--drain", type=float, default=3.0, metavar="S", help="seconds for requests in flight at stop"
-    )
-    parser.add_argument(
-        "--tell", type=float, default=TELL_S, metavar="S", help="seconds between two pushes of figures"
-    )
-    parser.add_argument("--leave-envoy", action="store_true", help="SIGTERM ends the agent only")
-    edge.add_arguments(parser)
-    given = parser.parse_args(arguments)
-    host, _, port = given.listen.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        parser.error(f"--listen must be HOST:PORT, not {given.listen!r}")
-    if (given.tls_cert is None) != (given.tls_key is None):
-        parser.error("--tls-cert and --tls-key belong together")
-    tls = (given.tls_cert.resolve(), given.tls_key.resolve()) if given.tls_cert else None
-    return Options(
-        control=given.control,
-        token_file=given.token_file.resolve(),
-        home=given.home.resolve(),
-        host=host.strip("[]"),
-        port=int(port),
-        gateway_id=given.gateway_id,
-        tls=tls,
-        concurrency=max(1, given.concurrency),
-        drain_s=given.drain,
-        leave_envoy=given.leave_envoy,
-        tell_s=max(0.5, given.tell),
-        edge=edge.chosen(given),
-    )
 
 
 def main() -> int:

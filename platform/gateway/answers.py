@@ -109,6 +109,14 @@ BODY_TOO_LARGE = Answer(
     "invalid_request_error",
     "The request body is larger than this gateway accepts.",
 )
+UNTOLD = Answer(
+    503,
+    "gateway_not_informed",
+    "server_error",
+    "This gateway has not been told yet whom it has to refuse, so nobody passes to private endpoints. It asks the "
+    "control plane again and again; its own log says what is missing. Try again in a few seconds.",
+    (("Retry-After", "5"),),
+)
 OVERLOADED = Answer(
     503,
     "gateway_overloaded",

@@ -121,6 +121,8 @@ class Applier:
         before is put back, where there is one. Raises AdminError, OSError."""
         refusals = []
         for group in names.GROUPS:
+            if any(name not in self._shelf.present for name in group):
+                continue
             refusal = next(filter(None, (self._awaited(name, {}) for name in group)), None)
             if refusal is None:
                 self._shelf.took(group)

@@ -224,6 +224,7 @@ def _local_replies() -> list[Json]:
         # Envoy's token filter answers 403 to a token for another audience.
         _reply(_cel("response.code_details.startsWith('jwt_authn_access_denied')"), answers.TOKEN_INVALID),
         _reply(_denied_by(names.POLICY_UPGRADE), answers.NO_UPGRADE),
+        _reply(_denied_by(names.POLICY_UNTOLD), answers.UNTOLD),
         _reply(_denied_by(names.REVOKED), answers.TOKEN_REVOKED),
         # To another project's token an endpoint does not exist.
         _reply(_denied_by(names.POLICY_PROJECT), answers.ENDPOINT_NOT_FOUND),

@@ -68,6 +68,7 @@ POLICY_PROJECT = "project"
 POLICY_ROLE = "role"
 POLICY_SCOPE = "scope"
 POLICY_UPGRADE = "upgrade"
+POLICY_UNTOLD = "untold"  # of a gateway that was not told whom to refuse (gateway.defaults)
 REVOKED = "revoked"  # what the access filter calls a token that was revoked
 
 TYPE = "type.googleapis.com/envoy."

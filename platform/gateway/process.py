@@ -70,20 +70,26 @@ class EnvoyProcess:
 
     # --- life ---------------------------------------------------------------------------------------------
 
-    def adopt(self) -> bool:
+    def adopt(self, *, anyhow: bool = False) -> bool:
         """Take over the Envoy that an agent before us left running, if it runs as we would run it.
 
-        One that runs another way (an address or an option has changed, it does not answer) is stopped.
+        One that runs another way (an address or an option has changed, it does not answer) is stopped; unless it
+        answers, and is better than none (`anyhow`).
         """
         found = self._recorded()
         if found is None:
             return False
         self.running = found
         self._log_position = self._log_size()
-        if found.config == self._config() and self.admin.is_ready():
+        if (found.config == self._config() or anyhow) and self.admin.is_ready():
             return True
         self.stop(drain_s=3)
         return False
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the one that runs was adopted, and runs another way than we would run it."""
+        return self.running is not None and self.running.config != self._config()
 
     def start(self) -> None:
         """Start Envoy from the files of its home. Raises PortTaken, OSError."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway import bootstrap, consistency, files, names
+from gateway import bootstrap, consistency, defaults, files, names
 
 Json = dict[str, Any]
 Resources = Mapping[str, Json]
@@ -59,8 +59,19 @@ class Shelf:
 
     @property
     def is_whole(self) -> bool:
-        """Whether an Envoy can start from it."""
         return all(name in self.present for name in names.FILES)
+
+    @property
+    def can_start(self) -> bool:
+        """Whether an Envoy could start from it, after `fill`."""
+        return all(name in self.present for name in defaults.ESSENTIAL)
+
+    def fill(self) -> list[str]:
+        """Put what is built in where nothing lies; which files that are. Raises OSError."""
+        missing = [name for name in defaults.BUILT_IN if name not in self.present]
+        for name in missing:
+            self.put(name, defaults.BUILT_IN[name])
+        return missing
 
     @property
     def version(self) -> str:

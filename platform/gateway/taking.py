@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from gateway import consistency, names
+from gateway import consistency, defaults, names
 from gateway.apply import Applier, Refusal
 from gateway.control import Fetched
 from gateway.shelf import Shelf
 
 
 class Taking:
-    """refused: why parts of the newest snapshot are not in force. version: that snapshot's."""
+    """refused: why parts of the newest snapshot are not in force. version: that snapshot's. oddities: what a person
+    should know of it besides."""
 
     def __init__(self, shelf: Shelf, applier: Applier) -> None:
         self.refused: tuple[Refusal, ...] = ()
         self.version = ""
+        self.oddities: list[str] = []
         self._shelf = shelf
         self._applier = applier
 
     def take(self, fetched: Fetched, *, envoy_runs: bool) -> None:
         """Put what can be taken on the shelf, and have a running Envoy work with it. Raises AdminError, OSError: then
         take the same again."""
-        found = consistency.problems(fetched.resources)
+        self.oddities = defaults.oddities(fetched.resources, self._shelf.present)
+        new = defaults.complete(fetched.resources, self._shelf.present)
+        found = consistency.problems(new)
         held = [Refusal(file, "; ".join(texts[:3])) for file, texts in found.items()]
         groups = [group for group in names.GROUPS if found.keys().isdisjoint(group)]
         self.version = fetched.version
         if envoy_runs:
-            self.refused = (*held, *self._applier.apply(fetched.resources, fetched.version, groups))
+            self.refused = (*held, *self._applier.apply(new, fetched.version, groups))
         else:
-            self._applier.store(fetched.resources, fetched.version, groups)
+            self._applier.store(new, fetched.version, groups)
             self.refused = tuple(held)
 
     def settle(self) -> None:

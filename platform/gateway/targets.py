@@ -15,6 +15,9 @@ class Serving(StrEnum):
     UNAVAILABLE = "unavailable"  # 503 with `status` and `reason`
 
 
+MAX_REQUEST_BYTES = 100 * 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaTarget:
     """One ready replica. `replica_id` is unique over all time."""
@@ -116,7 +119,7 @@ class GatewayTargets:
     control_plane: tuple[str, int]
     console_origin: str
     control_plane_tls: bool = False
-    max_request_bytes: int = 100 * 1024 * 1024
+    max_request_bytes: int = MAX_REQUEST_BYTES
     activator: str = ""
     activator_secret: str = field(default="", repr=False)
     revoked: tuple[str, ...] = ()

@@ -279,6 +279,82 @@ def test_a_refused_token_is_said_once_and_a_new_one_is_used(world: World) -> Non
     assert gateway.output().count("was refused") == 1
 
 
+# --- versions apart ---------------------------------------------------------------------------------------
+
+
+def lose(gateway: Gateway, *lost: str) -> None:
+    for name in lost:
+        for directory in ("xds", "good"):
+            (gateway.home / directory / name).unlink()
+
+
+def test_a_disk_with_fewer_files_is_served_while_nobody_answers(world: World) -> None:
+    public = endpoint(SECOND, world.replica(), private=False)
+    world.plane.publish(endpoint(NAME, world.replica()), public, revoked=("gone-0:1",))
+    gateway = world.gateway.ready()
+    world.plane.stop()
+    gone = world.key.token(grant="gone-0:1")
+    for lost, private in (
+        ((names.CORS, names.BODY_LIMIT, names.LIMITS), 200),
+        ((names.ACCESS,), 503),  # whom to refuse is not known: nobody is let through
+        ((names.ROLES,), 503),
+    ):
+        gateway.signal(signal.SIGTERM)
+        lose(gateway, *lost)
+        gateway.start()
+        until(lambda: serves(gateway, world, SECOND), what=f"without {lost}")
+        assert gateway.get(f"/v1/{NAME}/x", world.key.token()).status == private
+        assert gateway.get(f"/v1/{NAME}/x", gone).status == (401 if private == 200 else 503)
+        assert f"until the control plane sends these files: {', '.join(sorted(lost))}" in gateway.output()
+    assert gateway.get(f"/v1/{NAME}/x", world.key.token()).code == "gateway_not_informed"
+    world.plane.start()
+    until(lambda: serves(gateway, world), what="all is there again")
+    assert is_revoked(gateway, gone)
+
+
+def test_more_files_and_fewer_are_taken_as_they_are(world: World) -> None:
+    gateway = world.gateway.ready()
+    built = snapshot.build(replace(world.plane.targets, revoked=("gone-0:1",)))
+    kept = gateway.get(f"/v1/{NAME}/x", world.key.token()).header("access-control-allow-origin")
+    resources = {**built.resources, "../quota.json": {"version_info": "1", "resources": []}}
+    del resources[names.CORS]
+    world.plane.publish_raw("v-apart", resources)
+    until(lambda: world.plane.applied("v-apart"))
+    assert is_revoked(gateway, world.key.token(grant="gone-0:1"))
+    answer = gateway.get(f"/v1/{NAME}/x", world.key.token())
+    assert answer.header("access-control-allow-origin") == kept is not None
+    assert not world.plane.polls[-1].rejected
+    assert not list(gateway.home.rglob("quota.json"))
+    world.plane.publish_raw("v-again", resources)
+    until(lambda: world.plane.applied("v-again"))
+    for said in ("does not know and leaves out: '../quota.json'", "the snapshot lacks 'cors.json'"):
+        assert gateway.output().count(said) == 1
+    assert len(gateway.status()["odd"]) == 2
+
+
+def test_an_envoy_of_another_agent_goes_on_until_there_is_something_to_start_a_new_one_from(
+    world: World,
+) -> None:
+    gateway = world.gateway.ready()
+    pid = gateway.envoy_pid()
+    gateway.signal(signal.SIGHUP)
+    world.plane.stop()
+    lose(gateway, names.ROUTES)
+    noted = json.loads((gateway.home / "envoy.json").read_text())
+    files.write_json(gateway.home / "envoy.json", {**noted, "config": "of yesterday"})
+    gateway.start()
+    until(lambda: "goes on for now" in gateway.output())
+    assert serves(gateway, world)
+    assert gateway.envoy_pid() == pid
+    version = world.plane._served[0]
+    polls = len(world.plane.polls)
+    world.plane.start()
+    until(lambda: any(p.applied == version for p in world.plane.polls[polls:]), what="a new Envoy follows")
+    assert gateway.envoy_pid() != pid
+    assert not is_running(pid)
+    assert serves(gateway, world)
+
+
 # --- snapshots that must not be served --------------------------------------------------------------------
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from gateway import consistency, files, names, snapshot
-from gateway.agent import parse
 from gateway.apply import Resources, steps
 from gateway.control import Control
+from gateway.options import parse
 from gateway.shelf import Shelf
 from gateway.targets import EndpointTarget
 from tests.unit.test_gateway_snapshot import JWK, TOKENS, asleep, ready, targets
