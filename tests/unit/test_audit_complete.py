@@ -6,12 +6,14 @@ A route that is not in the tables here fails: whoever adds one says how it is ca
 from __future__ import annotations
 
 import ast
+import io
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
 
@@ -159,6 +161,19 @@ def test_every_route_is_on_record(route: tuple[str, str], owner_actor: Actor, ow
     assert event.target_kind in audit_words.KINDS
     if route[0] == "patch":
         assert event.before.keys() == event.after.keys() != set()
+
+
+@pytest.mark.django_db
+def test_djangos_own_commands_are_on_record(owner: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever makes themselves an admin at the machine, or a password for somebody, leaves a trace."""
+    monkeypatch.setattr("getpass.getpass", lambda *_, **__: "an ordinary wombat 71")
+    call_command("createsuperuser", "--noinput", "--email", "root@example.org", stdout=io.StringIO())
+    call_command("changepassword", owner.email, stdout=io.StringIO())
+    told = AuditEvent.objects.order_by("pk").values_list("action", "actor_kind", "actor_name", "target_name")
+    assert list(told) == [
+        ("user.create", "command", "manage.py createsuperuser", "root@example.org"),
+        ("password.reset", "command", "manage.py changepassword", owner.email),
+    ]
 
 
 # Modules whose functions change something for an actor or a person; those that only read or check, and why.

@@ -76,6 +76,7 @@ ALLOWED_HOSTS = sorted(
 CSRF_TRUSTED_ORIGINS = [BERTH_PUBLIC_URL]
 
 INSTALLED_APPS = [
+    "iam.by_hand",  # its commands stand before Django's
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",

@@ -1,0 +1,1 @@
+"""Django's own commands that make people or change passwords, on record."""
