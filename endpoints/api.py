@@ -95,6 +95,8 @@ class EndpointViewSet(DryRun, Decisions, Metrics):
         serializer = self.get_serializer(endpoint, data=request.data, partial=True)
         serializer.is_valid(raise_exception=True)
         changes = _spec_fields(serializer.validated_data)
+        if changes.get("region") == endpoint.region_id:
+            changes.pop("region")  # sent back as it was read
         allowed = bool(changes.pop("allow_interruption", False))
         changed = _translated(
             lambda: services.update_endpoint(

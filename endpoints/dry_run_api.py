@@ -14,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from config.api import ProjectViewSet
+from config.known_fields import KnownFields
 from endpoints.autoscaling import trial
 from endpoints.autoscaling.simulate import Decided
 from endpoints.models import Endpoint
@@ -21,7 +22,7 @@ from endpoints.serializers import AutoscalingSerializer
 from endpoints.services import present_values
 
 
-class DryRunRequestSerializer(serializers.Serializer[Any]):
+class DryRunRequestSerializer(KnownFields):
     """Limits to try. What is left out stays as the endpoint has it now."""
 
     autoscaling = AutoscalingSerializer(required=False)

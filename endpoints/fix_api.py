@@ -7,6 +7,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from config.known_fields import KnownFields
 from endpoints import fixes
 from endpoints.models import Endpoint
 from endpoints.serializers import ReasonSerializer
@@ -26,7 +27,7 @@ class ReasonWithFixesSerializer(ReasonSerializer):
     fixes = FixSerializer(many=True)
 
 
-class FixRequestSerializer(serializers.Serializer[Any]):
+class FixRequestSerializer(KnownFields):
     """Which way out to take."""
 
     fix = serializers.CharField(max_length=200, help_text="One of `status_reason.fixes`.")

@@ -8,6 +8,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from config.known_fields import KnownFields
 from endpoints import events
 from endpoints.errors import describe
 from endpoints.history import Entry, RevisionState
@@ -42,7 +43,7 @@ class InstanceTypeSerializer(serializers.ModelSerializer[InstanceType]):
         ]
 
 
-class AutoscalingSerializer(serializers.Serializer[Any]):
+class AutoscalingSerializer(KnownFields):
     """Thresholds; null turns one off."""
 
     cpu_percent = serializers.IntegerField(allow_null=True, required=False)
@@ -55,7 +56,7 @@ class AutoscalingSerializer(serializers.Serializer[Any]):
     scale_down_after_s = serializers.IntegerField(allow_null=True, required=False)
 
 
-class LimitsSerializer(serializers.Serializer[Any]):
+class LimitsSerializer(KnownFields):
     """What may be asked of it, by all callers together; null is no limit. Beyond it callers get 429."""
 
     requests_per_minute = serializers.IntegerField(allow_null=True, required=False)
@@ -78,7 +79,7 @@ class ReasonSerializer(serializers.Serializer[Any]):
     action = serializers.CharField()
 
 
-class EndpointSerializer(serializers.Serializer[Endpoint]):
+class EndpointSerializer(KnownFields):
     """An endpoint as contract §4 shows it. The rules are in endpoints.validation, not here."""
 
     id = serializers.CharField(read_only=True)
@@ -188,7 +189,7 @@ class RevisionSerializer(serializers.Serializer[Entry]):
     created_at = serializers.DateTimeField(source="revision.created_at")
 
 
-class RestartSerializer(serializers.Serializer[Any]):
+class RestartSerializer(KnownFields):
     """What a restart may do."""
 
     allow_interruption = serializers.BooleanField(default=False)

@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from config.api import ProjectViewSet
+from config.known_fields import KnownFields
 from iam import decisions, selectors, services
 from iam.caller_api import SHARED_FIELDS, CallerSerializer, CallerViewSet
 from iam.keys_api import ApiKeyViewSet
@@ -29,7 +30,7 @@ class SecretSerializer(serializers.ModelSerializer[ServiceAccountSecret]):
         read_only_fields = fields
 
 
-class NewSecretSerializer(serializers.Serializer[Any]):
+class NewSecretSerializer(KnownFields):
     """What may be said of a new secret."""
 
     expires_at = serializers.DateTimeField(
@@ -48,6 +49,7 @@ class ServiceAccountSerializer(CallerSerializer[ServiceAccount]):
     status = serializers.SerializerMethodField()
     created_by = serializers.CharField(source="created_by_name", read_only=True)
     secrets = SecretSerializer(many=True, read_only=True)
+    answered = ("client_secret",)
 
     class Meta:
         model = ServiceAccount

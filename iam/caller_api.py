@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from django.utils import timezone
-from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -15,6 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from config.api import ProjectViewSet
+from config.known_fields import KnownFields
 from iam import decisions
 from iam.activity import Activity, activity
 from iam.directory import directory
@@ -26,7 +26,7 @@ LIMIT_FIELDS = ["requests_per_minute", "tokens_per_minute", "tokens_per_month"]
 SHARED_FIELDS = ["endpoints", *LIMIT_FIELDS, "expires_at", "last_used_at", "unused"]
 
 
-class CallerSerializer(serializers.ModelSerializer[H]):
+class CallerSerializer(KnownFields, serializers.ModelSerializer[H]):
     """The fields that both have.
 
     The context's `activity` holds what was asked for a whole page at once; without it each row asks for itself.
@@ -45,17 +45,6 @@ class CallerSerializer(serializers.ModelSerializer[H]):
     expires_at = serializers.DateTimeField(required=False, allow_null=True)
     last_used_at = serializers.SerializerMethodField()
     unused = serializers.SerializerMethodField(help_text="Not used for 90 days.")
-
-    def to_internal_value(self, data: Any) -> Any:
-        """Refuses names that it does not know: a limit with a typing error in it would be no limit."""
-        unknown = sorted(set(data) - set(self.fields)) if isinstance(data, Mapping) else []
-        if unknown:
-            sentence = _("There is no such field. Known are: %(names)s.") % {"names": self._writable()}
-            raise serializers.ValidationError({name[:80]: [sentence] for name in unknown[:20]})
-        return super().to_internal_value(data)
-
-    def _writable(self) -> str:
-        return ", ".join(name for name, field in self.fields.items() if not field.read_only)
 
     def get_last_used_at(self, holder: Any) -> str | None:
         """Its last token or its last call of an endpoint."""

@@ -22,6 +22,7 @@ class ApiKeySerializer(CallerSerializer[ApiKey]):
 
     user = serializers.CharField(source="user.email", read_only=True)
     status = serializers.SerializerMethodField()
+    answered = ("api_key",)
 
     class Meta:
         model = ApiKey

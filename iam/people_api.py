@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from config.api import ProjectViewSet
+from config.known_fields import KnownFields
 from config.pagination import CursorPagination
 from iam import invitations, membership
 from iam.models import Invitation, Membership, Project, User
@@ -85,16 +86,17 @@ class MemberSerializer(serializers.ModelSerializer[Membership]):
         read_only_fields = fields
 
 
-class NewMemberSerializer(serializers.Serializer[Any]):
+class NewMemberSerializer(KnownFields):
     """Who becomes a member, as what."""
 
     email = serializers.EmailField()
     role = serializers.ChoiceField(Role.choices)
 
 
-class NewRoleSerializer(serializers.Serializer[Any]):
+class NewRoleSerializer(KnownFields):
     """The member's next role."""
 
+    answered = MemberSerializer.Meta.fields
     role = serializers.ChoiceField(Role.choices)
 
 
@@ -149,7 +151,7 @@ class CreatedInvitationSerializer(InvitationSerializer):
         fields = [*InvitationSerializer.Meta.fields, "link"]
 
 
-class NewInvitationSerializer(serializers.Serializer[Any]):
+class NewInvitationSerializer(KnownFields):
     """Whom to invite, as what, and for how long."""
 
     role = serializers.ChoiceField(Role.choices)

@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from config.api import ProjectViewSet
+from config.known_fields import KnownFields
 from config.pagination import CursorPagination
 from registry import selectors, services
 from registry.errors import reason_of
@@ -99,7 +100,7 @@ class ModelSerializer(SecretsSerializer):
         return str(model.created_by or "")
 
 
-class ImportSerializer(SecretsSerializer):
+class ImportSerializer(KnownFields, SecretsSerializer):
     """A model to import. Which fields count depends on `source`."""
 
     name = serializers.CharField(allow_blank=True, trim_whitespace=False)
@@ -127,15 +128,17 @@ class ImportSerializer(SecretsSerializer):
     settings = serializers.DictField(required=False)
 
 
-class ChangeSerializer(SecretsSerializer):
+class ChangeSerializer(KnownFields, SecretsSerializer):
     """What can be changed later."""
+
+    answered = frozenset(ModelSerializer._declared_fields) | frozenset(ImportSerializer._declared_fields)
 
     name = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False)
     task = serializers.CharField(required=False, allow_blank=True)
     settings = serializers.DictField(required=False)
 
 
-class RetrySerializer(serializers.Serializer[Any]):
+class RetrySerializer(KnownFields):
     """A new try. The token replaces the stored one."""
 
     hub_token = serializers.CharField(required=False, allow_blank=True, write_only=True)
@@ -175,8 +178,8 @@ class ModelViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectView
         """Change name, task, default settings or secrets. Running replicas keep what they started with."""
         model = self.get_object()
         values = self._validated(ChangeSerializer, request)
-        fixed = set(request.data) - set(values) if isinstance(request.data, dict) else set()
         # What the caller wanted to change and can't is an error, not something to pass over in silence.
+        fixed = _imported_otherwise(model, request.data)
         model = services.update_model(self.actor, model, values | dict.fromkeys(fixed))
         return Response(ModelSerializer(model).data)
 
@@ -198,6 +201,13 @@ class ModelViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ProjectView
         serializer = shape(data=request.data)
         serializer.is_valid(raise_exception=True)
         return dict(serializer.validated_data)
+
+
+def _imported_otherwise(model: RegisteredModel, sent: Any) -> list[str]:
+    """Names of what only an import decides, as far as it is not sent back as it is."""
+    present = {"framework": model.framework_id, "source": model.source}
+    decided = set(ImportSerializer._declared_fields) - set(ChangeSerializer._declared_fields)
+    return [name for name in decided & set(sent) if name not in present or sent[name] != present[name]]
 
 
 class SettingSerializer(serializers.Serializer[Any]):
