@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import names
+from gateway import assignments, names
 from gateway.admin import Admin, AdminError
 from gateway.shelf import Shelf
 
@@ -42,27 +42,33 @@ def steps(old: Resources, new: Resources, group: Group) -> list[tuple[str, Json]
     """
     plan: list[tuple[str, Json]] = []
     target = {name: new[name] for name in group}
-    if names.CLUSTERS in group and names.CLUSTERS in old:
-        target[names.CLUSTERS] = _with_leaving(old[names.CLUSTERS], new[names.CLUSTERS])
+    unions = [name for name in _NAME_OF if name in group and name in old]
+    for name in unions:
+        target[name] = _with_leaving(old[name], new[name], _NAME_OF[name])
     for name in group:
         if name not in old or target[name]["version_info"] != old[name]["version_info"]:
             plan.append((name, target[name]))
-    if (
-        names.CLUSTERS in group
-        and target[names.CLUSTERS]["version_info"] != new[names.CLUSTERS]["version_info"]
-    ):
-        plan.append((names.CLUSTERS, new[names.CLUSTERS]))
+    for name in unions:
+        if target[name]["version_info"] != new[name]["version_info"]:
+            plan.append((name, new[name]))
     return plan
 
 
-def _with_leaving(old: Json, new: Json) -> Json:
-    """The new clusters and those of the old ones that are about to leave."""
-    names = {c["name"] for c in new["resources"]}
-    leaving = [c for c in old["resources"] if c["name"] not in names]
+# Of what is there before the first that leads to it and until after the last one: clusters lead to assignments.
+_NAME_OF: Mapping[str, Callable[[Json], str]] = {
+    names.CLUSTERS: lambda cluster: str(cluster["name"]),
+    names.ASSIGNMENTS: assignments.name_of,
+}
+
+
+def _with_leaving(old: Json, new: Json, name_of: Callable[[Json], str]) -> Json:
+    """The new ones and those of the old ones that are about to leave."""
+    names = {name_of(c) for c in new["resources"]}
+    leaving = [c for c in old["resources"] if name_of(c) not in names]
     if not leaving:
         return new
     if len(leaving) + len(names) == len(old["resources"]) and new["resources"] == [
-        c for c in old["resources"] if c["name"] in names
+        c for c in old["resources"] if name_of(c) in names
     ]:
         return old  # only removals: the union is what is there
     return {
@@ -106,13 +112,16 @@ class Applier:
             return refusal  # Envoy has said why; trying again would only disturb what works
         self._refused.pop(group, None)
         self._note(group, new, version)
-        for name, content in steps(self._shelf.good, new, group):
-            refusal = self._put(name, content)
-            if refusal is not None:
-                self._put_back(group)
-                if refusal.final:
-                    self._refused[group] = ({name: new[name] for name in group}, refusal)
-                return refusal
+        refused_before = self._assignments_refused(group)
+        plan = steps(self._shelf.good, new, group)
+        refusal = next(filter(None, (self._put(name, content) for name, content in plan)), None)
+        if any(name == names.ASSIGNMENTS for name, _ in plan) and refusal is None:
+            refusal = self._followed(refused_before)
+        if refusal is not None:
+            self._put_back(group)
+            if refusal.final:
+                self._refused[group] = ({name: new[name] for name in group}, refusal)
+            return refusal
         self._shelf.took(group)
         return None
 
@@ -124,6 +133,8 @@ class Applier:
             if any(name not in self._shelf.present for name in group):
                 continue
             refusal = next(filter(None, (self._awaited(name, {}) for name in group)), None)
+            if names.ASSIGNMENTS in group and refusal is None:
+                refusal = self._followed({})
             if refusal is None:
                 self._shelf.took(group)
             else:
@@ -158,24 +169,76 @@ class Applier:
         evidence = self._evidence() or f"Envoy did not take it within {_PATIENCE_S:.0f} s"
         return Refusal(name, evidence, final=False)
 
+    def _assignments_refused(self, group: Group) -> Mapping[str, int]:
+        return self._admin.assignments_refused() if names.ASSIGNMENTS in group and self._assigned() else {}
+
+    def _assigned(self) -> dict[str, str]:
+        return _assigned(self._shelf.present)
+
+    def _followed(self, before: Mapping[str, int]) -> Refusal | None:
+        """None as soon as each cluster whose replicas lie in a file of their own works with that file.
+
+        before: the refusals that are not about what lies there now. Envoy looks twice a second, and at once into the
+        file of a cluster that is new.
+        """
+        wanted = self._assigned()
+        deadline = time.monotonic() + _PATIENCE_S
+        asked_again = time.monotonic() + 2 * assignments.POLL_S
+        while behind := _behind(wanted, self._admin.assigned() if wanted else {}):
+            now = time.monotonic()
+            if now > asked_again:
+                refused = self._admin.assignments_refused()
+                found = next((name for name in behind if refused.get(name, 0) > before.get(name, 0)), None)
+                if found is not None:
+                    return Refusal(
+                        names.ASSIGNMENTS, self._evidence() or f"Envoy refused the replicas of {found}"
+                    )
+            if now > deadline:
+                text = f"Envoy did not take the replicas of {behind[0]} within {_PATIENCE_S:.0f} s"
+                return Refusal(names.ASSIGNMENTS, text, final=False)
+            time.sleep(0.03)
+        return None
+
     def _put_back(self, group: Group) -> None:
         """Routes before clusters: none may lead to a cluster that goes. Envoy has had all of this before."""
         if any(name not in self._shelf.good for name in group):
             return
+        if names.ASSIGNMENTS in group:  # those that left are there again before their clusters are
+            present, good = self._shelf.present[names.ASSIGNMENTS], self._shelf.good[names.ASSIGNMENTS]
+            self._shelf.put(names.ASSIGNMENTS, _with_leaving(present, good, assignments.name_of))
         for name in reversed(group):
             good = self._shelf.good[name]
             if self._shelf.present[name] is not good:
                 self._shelf.put(name, good)
             deadline = time.monotonic() + _PATIENCE_S
-            while self._admin.versions().get(name) != good["version_info"] and time.monotonic() < deadline:
+            while (
+                name in names.ENVOY_FILES
+                and self._admin.versions().get(name) != good["version_info"]
+                and time.monotonic() < deadline
+            ):
                 time.sleep(0.02)
         self._shelf.took(group)
 
 
 def serves(admin: Admin, resources: Resources) -> bool:
     """Whether Envoy's own statistics name exactly these files."""
+    wanted = _assigned(resources)
     try:
         versions = admin.versions()
+        assigned = admin.assigned() if wanted else {}
     except AdminError:
         return False
-    return all(versions.get(name) == resources[name]["version_info"] for name in names.ENVOY_FILES)
+    return not _behind(wanted, assigned) and all(
+        versions.get(name) == resources[name]["version_info"] for name in names.ENVOY_FILES
+    )
+
+
+def _assigned(resources: Resources) -> dict[str, str]:
+    """Cluster → version of its replicas; of those that have them in a file of their own."""
+    found = assignments.versions(resources[names.ASSIGNMENTS])
+    clusters = {c["name"] for c in resources[names.CLUSTERS]["resources"] if "load_assignment" not in c}
+    return {name: version for name, version in found.items() if name in clusters}
+
+
+def _behind(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    return [name for name, version in wanted.items() if found.get(name) != version]

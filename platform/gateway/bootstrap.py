@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway import answers, edge, meters, names, refusals, request_limits, usage_reader
+from gateway import answers, assignments, edge, meters, names, refusals, request_limits, usage_reader
 from gateway.answers import Answer
 from gateway.edge import Edge
 
 Json = dict[str, Any]
 
-XDS_DIR = "xds"  # all paths are relative to the gateway's home, Envoy's working directory
+XDS_DIR = names.XDS_DIR  # all paths are relative to the gateway's home, Envoy's working directory
 ADMIN_SOCKET = "admin.sock"
 ACCESS_LOG = "access.log"
 CERTIFICATE = "certificate.json"
@@ -55,7 +55,7 @@ def build(options: BootstrapOptions) -> Json:
         # A socket file of mode 0600 in the gateway's home: nothing on the network reaches the admin interface.
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": 0o600}}},
         **meters.BOOTSTRAP,
-        **edge.runtime(),
+        "layered_runtime": {"layers": [edge.runtime_layer(), assignments.layer(_file_source(names.AT_ONCE))]},
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "dynamic_resources": {"cds_config": _file_source(names.CLUSTERS)},
         "static_resources": {"listeners": [_listener(options)]},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway import names
-from gateway.targets import EndpointTarget, GatewayTargets, ReplicaTarget, address_text
+from gateway import assignments, names
+from gateway.targets import EndpointTarget, GatewayTargets, address_text
 
 Json = dict[str, Any]
 
@@ -14,12 +14,18 @@ KEEPALIVE_S = 4  # below the 5 s after which uvicorn-like servers close an idle 
 
 
 def of_endpoint(target: EndpointTarget) -> Json:
-    """The cluster of a ready endpoint: its replicas, in an order of their own."""
-    replicas = sorted(target.replicas, key=lambda r: r.replica_id)
-    cluster = _http_cluster(target.endpoint_id, [_lb_endpoint(r) for r in replicas], "STATIC")
-    if target.max_concurrency is not None:
-        cluster["circuit_breakers"]["thresholds"][0]["max_requests"] = target.max_concurrency
-    return cluster
+    """The cluster of an endpoint with its replicas; of one with a limit of requests at once, without (`assignment`)."""
+    if target.max_concurrency is None:
+        return _http_cluster(target.endpoint_id, _lb_endpoints(target), "STATIC")
+    cluster = _http_cluster(target.endpoint_id, [], "EDS")
+    del cluster["load_assignment"]
+    return cluster | assignments.source(target.endpoint_id)
+
+
+def assignment(target: EndpointTarget) -> Json:
+    """The replicas of one with such a limit. It has a cluster at all times, so that what is still being answered goes
+    on being counted."""
+    return assignments.assignment(target.endpoint_id, _lb_endpoints(target))
 
 
 def control_plane(targets: GatewayTargets) -> Json:
@@ -49,12 +55,14 @@ def activator(targets: GatewayTargets) -> Json:
     return cluster
 
 
-def addresses(file: Json) -> frozenset[str]:
-    """Where the clusters of that file lead to, "host:port" each; what listens on a socket file has none."""
+def addresses(file: Json, assigned: Json) -> frozenset[str]:
+    """Where the clusters of these files lead to, "host:port" each; what listens on a socket file has none."""
+    found_in = [cluster["load_assignment"] for cluster in file["resources"] if "load_assignment" in cluster]
+    found_in += [document["resources"][0] for document in assigned["resources"]]
     return frozenset(
         address_text(found["address"], found["port_value"])
-        for cluster in file["resources"]
-        for group in cluster["load_assignment"]["endpoints"]
+        for load in found_in
+        for group in load.get("endpoints", ())
         for item in group["lb_endpoints"]
         if (found := item["endpoint"]["address"].get("socket_address"))
     )
@@ -106,8 +114,10 @@ def _http_cluster(name: str, lb_endpoints: list[Json], discovery: str) -> Json:
     }
 
 
-def _lb_endpoint(replica: ReplicaTarget) -> Json:
-    return {"endpoint": {"address": _address(replica.host, replica.port)}}
+def _lb_endpoints(target: EndpointTarget) -> list[Json]:
+    """In an order of their own. Requests go to none of an endpoint that is not served."""
+    replicas = sorted(target.replicas, key=lambda r: r.replica_id) if target.is_served else []
+    return [{"endpoint": {"address": _address(replica.host, replica.port)}} for replica in replicas]
 
 
 def _place(written: str) -> Json:

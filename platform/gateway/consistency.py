@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from gateway import names
+from gateway import assignments, names
 
 Json = dict[str, Any]
 
@@ -31,7 +31,9 @@ def problems(resources: Mapping[str, Json]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     checks: dict[str, Callable[[Json], Iterator[str]]] = {
         **{file: partial(_filter_problems, name) for file, name in _FILTERS.items()},
-        names.CLUSTERS: _cluster_problems,
+        names.AT_ONCE: _at_once_problems,
+        names.ASSIGNMENTS: assignments.problems,
+        names.CLUSTERS: partial(_cluster_problems, resources),
         names.ROUTES: partial(_route_problems, resources),
         names.LIMITS: _limit_problems,
     }
@@ -64,11 +66,25 @@ def _filter_problems(name: str, document: Json) -> Iterator[str]:
         yield f"it does not hold exactly {name}"
 
 
-def _cluster_problems(document: Json) -> Iterator[str]:
+def _at_once_problems(document: Json) -> Iterator[str]:
+    if [item["name"] for item in document["resources"]] != [names.AT_ONCE_LAYER]:
+        yield f"it does not hold exactly {names.AT_ONCE_LAYER}"
+
+
+def _cluster_problems(resources: Mapping[str, Json], document: Json) -> Iterator[str]:
     clusters = document["resources"]
+    assigned = assignments.versions(resources[names.ASSIGNMENTS])
     counts = Counter(str(c["name"]) for c in clusters)
     yield from (f"cluster {name} is there {n} times" for name, n in counts.items() if n > 1)
-    yield from (f"cluster {c['name']} has no address" for c in clusters if not _has_address(c))
+    for cluster in clusters:
+        name = str(cluster["name"])
+        if "load_assignment" in cluster:
+            if not _has_address(cluster):
+                yield f"cluster {name} has no address"
+        elif cluster["eds_cluster_config"] != assignments.source(name)["eds_cluster_config"]:
+            yield f"cluster {name} has its replicas elsewhere"
+        elif name not in assigned:
+            yield f"cluster {name} has no replicas assigned"
 
 
 def _limit_problems(document: Json) -> Iterator[str]:
@@ -83,7 +99,7 @@ def _has_address(cluster: Json) -> bool:
 
 
 def _route_problems(resources: Mapping[str, Json], document: Json) -> Iterator[str]:
-    clusters = {str(c["name"]) for c in resources[names.CLUSTERS]["resources"]}
+    clusters = _clusters(resources)
     configs = document["resources"]
     if [c["name"] for c in configs] != [names.ROUTE_CONFIG]:
         yield f"routes do not hold exactly {names.ROUTE_CONFIG}"
@@ -94,6 +110,13 @@ def _route_problems(resources: Mapping[str, Json], document: Json) -> Iterator[s
             yield from _leaf_problems(key, leaf["action"]["typed_config"], clusters)
 
 
+def _clusters(resources: Mapping[str, Json]) -> dict[str, bool]:
+    """Name → whether it leads anywhere."""
+    assigned = assignments.with_addresses(resources[names.ASSIGNMENTS])
+    clusters = resources[names.CLUSTERS]["resources"]
+    return {str(c["name"]): "load_assignment" in c or str(c["name"]) in assigned for c in clusters}
+
+
 def _is_its_own(route: Json, endpoint_id: str) -> bool:
     """To its replicas, or to the activator in its name."""
     if route["route"]["cluster"] != names.ACTIVATOR:
@@ -102,10 +125,11 @@ def _is_its_own(route: Json, endpoint_id: str) -> bool:
     return told.get(names.ENDPOINT_HEADER) == endpoint_id and bool(told.get(names.SECRET_HEADER))
 
 
-def _leaf_problems(key: str, route: Json, clusters: set[str]) -> Iterator[str]:
+def _leaf_problems(key: str, route: Json, clusters: Mapping[str, bool]) -> Iterator[str]:
     name = route["name"]
-    if "direct_response" not in route and route["route"]["cluster"] not in clusters:
-        yield f"route {name} leads to the cluster {route['route']['cluster']}, which is not there"
+    if "direct_response" not in route and not clusters.get(cluster := route["route"]["cluster"]):
+        what = "has no address" if cluster in clusters else "is not there"
+        yield f"route {name} leads to the cluster {cluster}, which {what}"
     if key.startswith("/v1/") and key != "/v1/":
         endpoint_id = key.removeprefix("/v1/")
         if name != endpoint_id or "/" in endpoint_id:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway import filters, names
+from gateway import assignments, filters, names
 from gateway.targets import MAX_REQUEST_BYTES
 
 Json = dict[str, Any]
@@ -56,14 +56,20 @@ BUILT_IN: Resources = {
     names.ROLES: _file(_nobody(names.ROLES_FILTER)),
     names.BODY_LIMIT: _file(filters.body_limit(MAX_REQUEST_BYTES)),
     names.CORS: _file(_no_origin()),
+    names.AT_ONCE: _file(assignments.at_once({})),
+    names.ASSIGNMENTS: _file(),
     names.LIMITS: _file(),
 }
 ESSENTIAL = tuple(name for name in names.FILES if name not in BUILT_IN)
 
 
 def complete(given: Resources, present: Resources) -> dict[str, Json]:
-    """The files that this agent knows: as given, else as present, else built in. An essential one may be missing."""
-    found = {**BUILT_IN, **present, **given}
+    """The files that this agent knows: as given, else as present, else built in. An essential one may be missing.
+
+    Routing is one whole: what belongs to other clusters is none of those that are given.
+    """
+    other = {name: BUILT_IN[name] for name in names.ROUTING if name in BUILT_IN and names.CLUSTERS in given}
+    found = {**BUILT_IN, **present, **other, **given}
     return {name: found[name] for name in names.FILES if name in found}
 
 

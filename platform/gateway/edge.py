@@ -178,22 +178,16 @@ def connection_manager(edge: Edge) -> Json:
     }
 
 
-def runtime() -> Json:
-    """Fields of the bootstrap: HTTP/2 connections that open streams only to reset them (CVE-2023-44487)."""
+def runtime_layer() -> Json:
+    """Of the bootstrap: HTTP/2 connections that open streams only to reset them (CVE-2023-44487)."""
     return {
-        "layered_runtime": {
-            "layers": [
-                {
-                    "name": "edge",
-                    "static_layer": {
-                        "overload.premature_reset_total_stream_count": 200,
-                        "overload.premature_reset_min_stream_lifetime_seconds": 1,
-                        # The rest of a burst waits for the other connections' turn.
-                        "http.max_requests_per_io_cycle": 4,
-                    },
-                }
-            ]
-        }
+        "name": "edge",
+        "static_layer": {
+            "overload.premature_reset_total_stream_count": 200,
+            "overload.premature_reset_min_stream_lifetime_seconds": 1,
+            # The rest of a burst waits for the other connections' turn.
+            "http.max_requests_per_io_cycle": 4,
+        },
     }
 
 

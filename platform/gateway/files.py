@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 
-def write(path: Path, content: str | bytes) -> None:
-    """Replace `path`, readable by the owner only. Raises OSError."""
+def write(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Replace `path`, readable by the owner only. Raises OSError. durable: and wait until the disk has it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     data = content.encode() if isinstance(content, str) else content
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -18,7 +18,8 @@ def write(path: Path, content: str | bytes) -> None:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # Envoy starts from these files after a power cut, too
+            if durable:
+                os.fsync(file.fileno())  # Envoy starts from these files after a power cut, too
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
@@ -26,7 +27,12 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    write(path, json.dumps(document, separators=(",", ":")))
+    write(path, encoded(document))
+
+
+def encoded(document: Mapping[str, Any]) -> bytes:
+    """As it is written."""
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def read_json(path: Path) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+XDS_DIR = "xds"  # in the gateway's home, which is Envoy's working directory
+AT_ONCE = "at-once.json"
+ASSIGNMENTS = "assignments.json"
 CLUSTERS = "clusters.json"
 ROUTES = "routes.json"
 TOKENS = "tokens.json"
@@ -12,8 +15,8 @@ ROLES = "roles.json"
 LIMITS = "limits.json"
 DENIALS = "denials.json"  # the agent's own, in no snapshot
 # What Envoy takes or refuses as one, in the order of writing: what refuses callers waits for nothing else. A filter
-# depends on no other file; routes lead to clusters.
-ROUTING = (CLUSTERS, ROUTES)
+# depends on no other file; routes lead to clusters, some of which have replicas and limit from files before them.
+ROUTING = (AT_ONCE, ASSIGNMENTS, CLUSTERS, ROUTES)
 GROUPS: tuple[tuple[str, ...], ...] = (
     (ACCESS,),
     (ROLES,),
@@ -24,9 +27,11 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     (LIMITS,),
 )
 FILES = tuple(name for group in GROUPS for name in group)  # of a snapshot
-ENVOY_FILES = tuple(name for name in FILES if name != LIMITS)  # limits are for the agent
+# Limits are for the agent, assignments are spread by it over files of their own (gateway.assignments).
+ENVOY_FILES = tuple(name for name in FILES if name not in (LIMITS, ASSIGNMENTS))
 
 ROUTE_CONFIG = "endpoints"  # the RDS resource's name
+AT_ONCE_LAYER = "at-once"  # of Envoy's runtime
 TOKEN_FILTER = "berth.tokens"  # noqa: S105 - a filter's name
 BODY_LIMIT_FILTER = "berth.body_limit"
 CORS_FILTER = "berth.cors"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway import bootstrap, consistency, defaults, files, names
+from gateway import assignments, bootstrap, consistency, defaults, files, names
 
 Json = dict[str, Any]
 Resources = Mapping[str, Json]
@@ -43,6 +43,8 @@ class Shelf:
                 self.good[name] = self.present[name]
         for group in names.GROUPS:
             self._mend(group)
+        if names.ASSIGNMENTS in self.present:  # an agent may have ended before it had written each of them
+            assignments.spread(self.present[names.ASSIGNMENTS], self._xds / assignments.DIRECTORY)
         called = files.read_json(self._versions)
         if isinstance(called, dict):
             self._called = {str(digest): str(version) for digest, version in called.items()}
@@ -50,7 +52,7 @@ class Shelf:
     def _mend(self, group: Iterable[str]) -> None:
         """What is damaged is not there; the one before takes its place, if that is whole."""
         for kept in (self.good, self.present):
-            if not consistency.problems(kept).keys().isdisjoint(group):
+            if not consistency.problems({**defaults.BUILT_IN, **kept}).keys().isdisjoint(group):
                 for name in group:
                     kept.pop(name, None)
         for name in group:
@@ -82,6 +84,8 @@ class Shelf:
         """Raises OSError; then the old file is still there."""
         files.write_json(self._xds / name, content)
         self.present[name] = content
+        if name == names.ASSIGNMENTS:
+            assignments.spread(content, self._xds / assignments.DIRECTORY)
 
     def forget(self, group: Iterable[str]) -> None:
         """As if nothing of it had ever been there."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gateway import clusters, denials, filters, names, routes
+from gateway import assignments, clusters, denials, filters, names, routes
 from gateway.targets import EndpointTarget, GatewayTargets, address_text
 
 Json = dict[str, Any]
@@ -45,9 +45,15 @@ def build(targets: GatewayTargets) -> Snapshot:
     """The snapshot of `targets`. Their order does not matter. Raises ValueError for keys that are no JWK set."""
     endpoints = sorted(targets.endpoints, key=lambda e: e.endpoint_id)
     served = [e for e in endpoints if e.is_served]
+    counted = {e.endpoint_id: e.max_concurrency for e in endpoints if e.max_concurrency is not None}
+    with_cluster = [e for e in endpoints if e.is_served or e.endpoint_id in counted]
     own = [clusters.control_plane(targets), *([clusters.activator(targets)] if targets.activator else [])]
     resources = {
-        names.CLUSTERS: _file([*own, *map(clusters.of_endpoint, served)]),
+        names.AT_ONCE: _file([assignments.at_once(counted)]),
+        names.ASSIGNMENTS: _file(
+            [_file([clusters.assignment(e)]) for e in endpoints if e.endpoint_id in counted]
+        ),
+        names.CLUSTERS: _file([*own, *map(clusters.of_endpoint, with_cluster)]),
         names.ROUTES: _file([routes.configuration(targets, endpoints)]),
         names.TOKENS: _file([filters.tokens(targets.tokens)]),
         names.ACCESS: _file([filters.access(targets.revoked, targets.callers)]),

@@ -38,6 +38,10 @@ def targets(*endpoints: EndpointTarget, **changes: Any) -> GatewayTargets:
     return replace(GatewayTargets(endpoints, TOKENS, ("127.0.0.1", 8000), "http://localhost:8000"), **changes)
 
 
+def addresses(built: snapshot.Snapshot) -> frozenset[str]:
+    return clusters.addresses(built.resources[names.CLUSTERS], built.resources[names.ASSIGNMENTS])
+
+
 def leaf(built: snapshot.Snapshot, key: str) -> dict[str, Any]:
     tree = built.resources[names.ROUTES]["resources"][0]["virtual_hosts"][0]["matcher"]["on_no_match"][
         "matcher"
@@ -102,14 +106,14 @@ def test_requests_to_what_sleeps_go_to_the_activator_in_its_name() -> None:
     assert "request_headers_to_add" not in served
     (cluster,) = [c for c in built.resources[names.CLUSTERS]["resources"] if c["name"] == names.ACTIVATOR]
     assert "outlier_detection" not in cluster
-    assert built.addresses == {"10.0.0.1:1"} == clusters.addresses(built.resources[names.CLUSTERS]) - CONTROL
+    assert built.addresses == {"10.0.0.1:1"} == addresses(built) - CONTROL
     assert "s3cret" not in repr(targets(**ACTIVATOR))
 
 
 @pytest.mark.parametrize("where", ["10.0.0.7:8081", "[fd00::7]:8081"])
 def test_an_activator_may_be_on_another_machine(where: str) -> None:
     built = snapshot.build(targets(sleeping("me-a"), activator=where, activator_secret="s"))
-    assert where.replace("[", "").replace("]", "") in clusters.addresses(built.resources[names.CLUSTERS])
+    assert where.replace("[", "").replace("]", "") in addresses(built)
     assert built.addresses == frozenset()
 
 

@@ -1,0 +1,125 @@
+"""Where the replicas of endpoints with a limit of requests at once listen, and that limit: told so that Envoy's count
+of their requests lasts.
+
+Envoy counts in the cluster, and a cluster whose configuration changes is another one, which counts from 0. So these
+clusters never change: they read their replicas from a file of their own (EDS), which Envoy looks at every POLL_S, and
+Envoy's runtime holds the limit (RTDS), whatever becomes of the replicas, for as long as the endpoint has one.
+
+Not watched, but looked at: Envoy 1.40 takes an inotify instance of the system for each watched file, of which there
+are 128 by default, and aborts when they are used up. A look costs it 28 µs, so 1,000 such endpoints 6 % of a core.
+Other endpoints' clusters hold their replicas themselves.
+
+Sources: envoyproxy.io, "Circuit breaking", "Runtime Discovery Service (RTDS)", PathConfigSource.poll_interval; tried on
+1.40 by tests/integration/test_gateway_at_once.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway import files, names
+
+Json = dict[str, Any]
+
+DIRECTORY = "assignments"  # beside the snapshot's files
+POLL_S = 0.5
+NAME = re.compile(r"me-[0-9A-Za-z-]{1,80}")  # of an endpoint, and so of its file
+
+
+def source(endpoint_id: str) -> Json:
+    """Fields of an endpoint's cluster: where it finds its replicas."""
+    polled = {"path": f"{names.XDS_DIR}/{DIRECTORY}/{endpoint_id}.json", "poll_interval": f"{POLL_S}s"}
+    return {
+        "eds_cluster_config": {"eds_config": {"resource_api_version": "V3", "path_config_source": polled}}
+    }
+
+
+def assignment(endpoint_id: str, lb_endpoints: list[Json]) -> Json:
+    """Envoy's ClusterLoadAssignment."""
+    found: Json = {
+        "@type": names.TYPE + "config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name": endpoint_id,
+    }
+    return {**found, "endpoints": [{"lb_endpoints": lb_endpoints}]} if lb_endpoints else found
+
+
+def at_once(limits: Mapping[str, int]) -> Json:
+    """Envoy's Runtime layer. limits: endpoint → requests that may run at once."""
+    return {
+        "@type": names.TYPE + "service.runtime.v3.Runtime",
+        "name": names.AT_ONCE_LAYER,
+        "layer": {f"circuit_breakers.{name}.default.max_requests": limit for name, limit in limits.items()},
+    }
+
+
+def layer(config_source: Json) -> Json:
+    """Of the runtime in Envoy's bootstrap: filled from that source."""
+    return {
+        "name": names.AT_ONCE_LAYER,
+        "rtds_layer": {"name": names.AT_ONCE_LAYER, "rtds_config": config_source},
+    }
+
+
+# --- the file of a snapshot: one document (DiscoveryResponse) for each endpoint ----------------------------
+
+
+def name_of(document: Json) -> str:
+    """Whose it is."""
+    return str(document["resources"][0]["cluster_name"])
+
+
+def versions(file: Json) -> dict[str, str]:
+    """Endpoint → version of its document."""
+    return {name_of(document): str(document["version_info"]) for document in file["resources"]}
+
+
+def with_addresses(file: Json) -> set[str]:
+    """The endpoints that have a replica."""
+    return {
+        name_of(document)
+        for document in file["resources"]
+        if any(group["lb_endpoints"] for group in document["resources"][0].get("endpoints", ()))
+    }
+
+
+def problems(file: Json) -> Iterator[str]:
+    """What is wrong with it, one sentence each."""
+    seen: set[str] = set()
+    for document in file["resources"]:
+        name = name_of(document)
+        if not NAME.fullmatch(name):
+            yield f"{name[:100]!r} is no endpoint's name"
+        if name in seen or len(document["resources"]) != 1 or not document["version_info"]:
+            yield f"the replicas of {name} are not told once"
+        seen.add(name)
+
+
+# --- on the disk ------------------------------------------------------------------------------------------
+
+
+def spread(file: Json, directory: Path) -> None:
+    """Each document into Envoy's file of its own, and no other file. Raises OSError.
+
+    Nothing waits for the disk: `file` itself lies there, and what a power cut damages is written anew from it.
+    """
+    directory.mkdir(exist_ok=True, mode=0o700)
+    wanted = {f"{name_of(document)}.json": document for document in file["resources"]}
+    for name, document in wanted.items():
+        data = files.encoded(document)
+        if _content(directory / name) != data:
+            files.write(directory / name, data, durable=False)
+    for found in directory.iterdir():
+        if found.name not in wanted:
+            with contextlib.suppress(FileNotFoundError):
+                found.unlink()
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
