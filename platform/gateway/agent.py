@@ -18,6 +18,8 @@ import queue
 import signal
 import sys
 import time
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,18 +27,19 @@ from typing import Any
 from gateway import bootstrap, clusters, files, names
 from gateway.accounting import Accounting
 from gateway.admin import AdminError
-from gateway.apply import Applier, serves
+from gateway.apply import Applier, Refusal, serves
 from gateway.budgets import Budgets
 from gateway.certificate import Certificate
 from gateway.connections import Counts
 from gateway.control import Control, Fetched, Shipper, Teller
 from gateway.counting import Counting
+from gateway.denial_file import Watch
 from gateway.options import Options, parse
 from gateway.poller import Poller, Serving
 from gateway.process import EnvoyProcess, PortTaken
 from gateway.shelf import Shelf
 from gateway.shipping import Shipping
-from gateway.taking import Taking
+from gateway.taking import Taking, in_one_line
 
 STATUS = "status.json"
 EXIT_PORT_TAKEN = 3
@@ -70,12 +73,14 @@ class Agent:
         shipper = Shipper(options.control, options.token_file, options.gateway_id)
         self.shipping = Shipping(self.envoy.access_logs, shipper)
         self.budgets = Budgets(options.home, self.xds)
+        self.denials = Watch(self.budgets.denials, self.envoy.admin, self._said_of_denials)
         self.accounting = Accounting(self.envoy.access_logs, self.envoy, self.budgets, self.shipping)
         self.pending: Fetched | None = None
         self.stopping: signal.Signals | None = None
         self._complaint = ""
         self._failures = 0
-        self._rejected = ""
+        self._refused: tuple[str, tuple[Refusal, ...]] = ("", ())
+        self._last_lines: deque[str] = deque(maxlen=100)  # of Envoy's log
         self._odd: list[str] = []
         self._silent_s = 0.0  # how long ago the agent before this one was heard, at the latest
         self._settled = False  # it is known which files the running Envoy works with
@@ -195,7 +200,8 @@ class Agent:
 
     def _watch(self) -> None:
         for line in self.envoy.new_log_lines():
-            log.warning("envoy: %s", line)
+            log.warning("envoy: %s", line[:600])  # it may quote a whole file
+            self._last_lines.append(line)
         if self.certificate and self.certificate.refresh():
             log.info("certificate read again")
         if not self.shelf.can_start or self.envoy.is_alive():
@@ -203,6 +209,9 @@ class Agent:
                 self._settle()
             elif self.envoy.is_alive() and not self._status.get("applied"):
                 self._note_applied()
+            if self._settled and self.envoy.is_alive():
+                self.denials.look(time.monotonic())
+                self._tell_refused()
             self._write_status()
             return
         if self.envoy.running is not None:
@@ -221,9 +230,10 @@ class Agent:
                 self._complain(f"cannot start Envoy: {taken}")
 
     def _evidence(self) -> str:
-        lines = [line for line in self.envoy.new_log_lines() if line.strip()]
-        telling = [line for line in lines if "reject" in line.lower() or "error" in line.lower()] or lines
-        return " | ".join(line.rpartition("] ")[2] or line for line in telling[:3])[:400]
+        return _telling(self.envoy.new_log_lines())
+
+    def _said_of_denials(self) -> str:
+        return _telling(line for line in self._last_lines if names.DENIALS_FILTER in line)
 
     # --- snapshots ----------------------------------------------------------------------------------------
 
@@ -244,6 +254,7 @@ class Agent:
     def _settle(self) -> None:
         """What Envoy works with after a start; what it refuses of the files it was started from is replaced."""
         self._settled = False
+        self.denials.begin()
         with contextlib.suppress(AdminError):  # it ends or hangs: asked again
             self.taking.settle()
             self._settled = True
@@ -256,10 +267,10 @@ class Agent:
             self.budgets.limit(self.shelf.present[names.LIMITS]["resources"])
 
     def _tell_refused(self) -> None:
-        refused, version = self.taking.refused, self.taking.version
-        if self.taking.rejected == self._rejected:
+        version, refused = self.taking.version, (*self.taking.refused, *self.denials.refused)
+        if (version, refused) == self._refused:
             return
-        self._rejected = self.taking.rejected
+        self._refused = version, refused
         for refusal in refused:
             log.error(
                 "snapshot rejected version=%s file=%s, going on with what was there before: %s",
@@ -271,7 +282,7 @@ class Agent:
             {"version": version, "file": refusal.file, "evidence": refusal.evidence} for refusal in refused
         ]
         self._write_status()
-        self.poller.tell(rejected=self.taking.rejected)
+        self.poller.tell(rejected=in_one_line(version, refused))
 
     def _tell_odd(self) -> None:
         for text in set(self.taking.oddities) - set(self._odd):
@@ -282,7 +293,7 @@ class Agent:
         """Only what Envoy's own statistics name counts as applied."""
         running, shelf = self.envoy.running, self.shelf
         if shelf.is_whole and running is not None and serves(self.envoy.admin, shelf.present):
-            inside = clusters.addresses(shelf.present[names.CLUSTERS], shelf.present[names.ASSIGNMENTS])
+            inside = clusters.addresses(shelf.present[names.CLUSTERS])
             self._set_serving(Serving(shelf.version, inside, running.pid))
         else:
             self._set_serving(Serving(pid=running.pid if running else None))
@@ -331,6 +342,13 @@ def _age(file: Path) -> float:
         return time.time() - file.stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _telling(lines: Iterable[str]) -> str:
+    """Of Envoy's log, what says why."""
+    written = [line for line in lines if line.strip()]
+    telling = [line for line in written if "reject" in line.lower() or "error" in line.lower()] or written
+    return " | ".join(line.rpartition("] ")[2] or line for line in telling[:3])[:400]
 
 
 def main() -> int:

@@ -10,16 +10,15 @@ A window is a minute or a calendar month, UTC; a request belongs to the one in w
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway import denials, files, names
+from gateway import files, names
 from gateway.access_logs import START, Position
+from gateway.denial_file import DenialFile
 from gateway.denials import Denial
 from gateway.request_line import NOBODY, Used
 
@@ -46,8 +45,8 @@ class Budgets:
     """
 
     def __init__(self, home: Path, xds: Path, clock: Callable[[], float] = time.time) -> None:
+        self.denials = DenialFile(xds / names.DENIALS)
         self._file = home / FILE
-        self._denials = xds / names.DENIALS
         self._clock = clock
         self._position = START
         self._counts: Counts = {}
@@ -55,7 +54,6 @@ class Budgets:
         self._read()
         self._limits: tuple[Json, ...] | None = None  # not told yet
         self._judged: Any = None  # what the denials were decided from
-        self._written: frozenset[Denial] | None = None
         self._changes = 0
         self._names: dict[int, str] = {}  # of minutes, by their number
 
@@ -115,15 +113,14 @@ class Budgets:
         ground = (self._changes, limits, minute_of(now))
         if limits is None or ground == self._judged:
             return
-        self._write(self._denied(now))
+        self.denials.write(self._denied(now))
         self._judged = ground
 
     def prepare(self) -> None:
         """For an Envoy that is about to start: it does not without the file. Raises OSError."""
         if self._limits is not None:
-            self._write(self._denied(self._clock()))
-        elif not self._denials.exists():
-            self._write(())
+            self.denials.write(self._denied(self._clock()))
+        self.denials.prepare()
 
     def _denied(self, now: float) -> Iterator[Denial]:
         minute = minute_of(now)
@@ -135,14 +132,6 @@ class Budgets:
 
     def _used(self, subject: str, window: str) -> int:
         return sum(counts.get(window, {}).get(subject, 0) for counts in (self._counts, self._elsewhere))
-
-    def _write(self, denied: Iterable[Denial]) -> None:
-        wanted = frozenset(denied)
-        if wanted != self._written:
-            resources = [denials.extension(wanted)]
-            version = hashlib.sha256(json.dumps(resources).encode()).hexdigest()[:16]
-            files.write_json(self._denials, {"version_info": version, "resources": resources})
-            self._written = wanted
 
     # --- details ------------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gateway import consistency, defaults, names
 from gateway.apply import Applier, Refusal
 from gateway.control import Fetched
@@ -40,8 +42,8 @@ class Taking:
         files = {refusal.file for refusal in refusals}
         self.refused = (*(old for old in self.refused if old.file not in files), *refusals)
 
-    @property
-    def rejected(self) -> str:
-        """In one line, for people; "" if nothing is refused."""
-        texts = [f"{refusal.file}: {refusal.evidence}" for refusal in self.refused]
-        return f"{self.version} {'; '.join(texts)}" if texts else ""
+
+def in_one_line(version: str, refused: Iterable[Refusal]) -> str:
+    """What the control plane hears of what is refused of a snapshot, "" if nothing is."""
+    texts = [f"{refusal.file}: {refusal.evidence}" for refusal in refused]
+    return f"{version} {'; '.join(texts)}" if texts else ""

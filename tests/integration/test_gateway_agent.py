@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway import files, names, snapshot
+from gateway.targets import Caller, Limits
 from tests.support_gateway import Gateway, World, bearer, endpoint, until
 from tests.support_replica import Exchange
 
@@ -487,6 +488,34 @@ def test_an_inconsistent_snapshot_never_reaches_envoy(world: World) -> None:
     assert "which is not there" in world.plane.polls[-1].rejected
     assert world.plane.polls[-1].applied == good
     assert serves(gateway, world)
+
+
+def test_denials_that_envoy_refuses_are_told_and_the_last_ones_stay(world: World) -> None:
+    used_up = Limits(tokens_per_minute=-1)
+    denied = Caller("sa-denied", used_up)
+    token = world.key.token(sub="sa-denied")
+
+    def is_denied() -> bool:
+        try:
+            return gateway.get(f"/v1/{NAME}/x", token).status == 429
+        except OSError:
+            return False
+
+    world.plane.publish(callers=(denied,))
+    gateway = world.gateway.ready()
+    until(is_denied)
+    good = gateway.envoy_pid()
+    bad = world.plane.publish(callers=(denied, Caller("sa-\ud800", used_up)))  # no text that Envoy takes
+    until(lambda: names.DENIALS in world.plane.polls[-1].rejected, what=gateway.output())
+    assert "Envoy" not in world.plane.polls[-1].rejected  # but why
+    assert world.plane.polls[-1].applied == bad  # the routes are
+    assert [item["file"] for item in gateway.status()["rejected"]] == [names.DENIALS]
+    os.kill(good or 0, signal.SIGKILL)
+    until(lambda: gateway.envoy_pid() != good and is_denied(), what="a new Envoy has the last good ones")
+    assert serves(gateway, world)
+    world.plane.publish(callers=(denied,))
+    until(lambda: not world.plane.polls[-1].rejected and gateway.status()["rejected"] == [])
+    assert is_denied()
 
 
 # --- several, and their surroundings ----------------------------------------------------------------------
