@@ -13,15 +13,16 @@ from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from redis.exceptions import RedisError
 
 from config.keyfiles import read_or_create
 from endpoints import activation, gateway_feed
 from endpoints.metrics import told
 from endpoints.metrics.told import unpack
-from endpoints.usage import ingest
-from gateway.control import Report, Shipment
+from endpoints.usage import ingest, token_counts
+from gateway.access_logs import Position
+from gateway.control import LOG_HEADER, Report, Shipment
 
 log = logging.getLogger(__name__)
 _LOG_LIMIT = 32 * 1024 * 1024  # bytes of one piece of a log, decompressed: agents send one
@@ -80,10 +81,10 @@ def figures(request: HttpRequest) -> HttpResponse:
 
 
 @csrf_exempt
-@require_POST
+@require_http_methods(["GET", "POST"])
 def usage(request: HttpRequest) -> HttpResponse:
-    """A piece of a gateway's access log (gateway.control.Shipment), counted once; 409 with what is counted if it does
-    not follow that."""
+    """POST: a piece of a gateway's access log (gateway.control.Shipment), counted once; 409 with what is counted if it
+    does not follow that. Both it and GET, for gateways with nothing to ship, tell of everybody's counts."""
     if not _is_agent(request):
         return HttpResponse("unknown gateway token\n", status=401, content_type="text/plain")
     gateway = request.headers.get("X-Berth-Gateway", "")[:100]
@@ -91,11 +92,13 @@ def usage(request: HttpRequest) -> HttpResponse:
     try:
         if not gateway:
             raise ValueError("no gateway is named")
+        if request.method == "GET":
+            return _counts(gateway, Position.of(request.headers.get(LOG_HEADER, "")), now)
         shipment = Shipment.of(request.headers)
         lines = unpack(request.body, _LOG_LIMIT) if shipment.packed else request.body
-        counted = ingest.ingest(gateway, shipment, lines)
-        elsewhere = ingest.elsewhere(gateway, now)
-        ingest.prune_at_times(now)
+        counted = ingest.ingest(gateway, shipment, lines, now)
+        token_counts.prune_at_times(now)
+        return _counts(gateway, counted, now, counted)
     except ingest.NotNext as refusal:
         return JsonResponse({"file": refusal.stored.file, "offset": refusal.stored.offset}, status=409)
     except RequestDataTooBig:
@@ -106,7 +109,19 @@ def usage(request: HttpRequest) -> HttpResponse:
         # The agent keeps them and ships them again.
         log.warning("usage of %s is not counted yet: %s", gateway, error)
         return HttpResponse(f"{type(error).__name__}\n", status=503, content_type="text/plain")
-    return JsonResponse({"file": counted.file, "offset": counted.offset, "elsewhere": elsewhere})
+
+
+def _counts(gateway: str, within: Position, now: datetime, counted: Position | None = None) -> HttpResponse:
+    """What is counted, and up to where of the log that `within` lies in.
+
+    The position is read after the counts: none of them is of a line behind it. counted: where it must still be, else
+    the gateway's own counts are left out (they are of more lines than it knows of).
+    """
+    elsewhere, own = token_counts.told(gateway, now)
+    stored = ingest.stored(gateway, within.log)
+    if counted is not None and stored != counted:
+        stored, own = counted, {}
+    return JsonResponse({"file": stored.file, "offset": stored.offset, "elsewhere": elsewhere, "own": own})
 
 
 def _is_agent(request: HttpRequest) -> bool:

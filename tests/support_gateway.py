@@ -28,7 +28,7 @@ from jwt.algorithms import RSAAlgorithm
 from gateway import snapshot
 from gateway.access_logs import Position
 from gateway.admin import Admin
-from gateway.control import USAGE_PATH, Report, Shipment
+from gateway.control import LOG_HEADER, USAGE_PATH, Report, Shipment
 from gateway.figures import EndpointFigures, Told, add
 from gateway.targets import EndpointTarget, GatewayTargets, Serving, TokenPolicy
 from tests.support import require
@@ -130,8 +130,9 @@ class ControlPlane:
         self.push_tries = 0
         self.figures_status = 204  # what pushes are answered with; 0: with nothing, after they were taken
         # What agents ship of their access logs, headers and body, and its answer; status 0: none, after it was counted.
+        # Without a body they ask.
         self.shipped: list[bytes] = []
-        self.counted = Position()
+        self.counted: dict[str, Position] = {}  # by log
         self.usage: Callable[[Message, bytes], tuple[int, bytes]] = self.count
         self.token = CONTROL_TOKEN
         self.port = free_port()
@@ -240,14 +241,20 @@ class ControlPlane:
         """As endpoints.usage.ingest does; the lines are in `shipped`. Of one gateway only."""
         if headers.get("authorization") != f"Bearer {self.token}":
             return 401, b"{}"
-        shipment = Shipment.of(headers)
-        taken = shipment.after == self.counted
-        if taken:
-            lines = gzip.decompress(body) if shipment.packed else body
-            self.shipped += lines.splitlines()
-            self.counted = Position(shipment.begin.file, shipment.begin.offset + len(lines))
-        said = {"file": self.counted.file, "offset": self.counted.offset, "elsewhere": {}}
+        log = Position.of(headers.get(LOG_HEADER, "")).log
+        taken = not body or self._take(Shipment.of(headers), body)
+        stored = self.counted.get(log, Position())
+        said = {"file": stored.file, "offset": stored.offset, "elsewhere": {}, "own": {}}
         return 200 if taken else 409, json.dumps(said).encode()
+
+    def _take(self, shipment: Shipment, body: bytes) -> bool:
+        log = shipment.begin.log
+        if (shipment.after if shipment.after.log == log else Position()) != self.counted.get(log, Position()):
+            return False
+        lines = gzip.decompress(body) if shipment.packed else body
+        self.shipped += lines.splitlines()
+        self.counted[log] = Position(shipment.begin.file, shipment.begin.offset + len(lines))
+        return True
 
     def figures(self, name: str) -> EndpointFigures:
         """All that was told of an endpoint so far; the snapshots in it are the newest push's."""

@@ -10,16 +10,21 @@ from django.utils.translation import gettext_lazy as _
 
 
 class LogPosition(models.Model):
-    """How far a gateway's access log is counted. Written in the transaction that counts.
+    """How far an access log of a gateway is counted. Written in the transaction that counts.
 
+    log     which of the gateway's: each of its homes, if one was lost, had one of its own (gateway.access_logs)
     file    the log file's own name, never used for another one
     offset  bytes of it that are counted
     """
 
-    gateway = models.CharField(primary_key=True, max_length=100)
+    gateway = models.CharField(max_length=100)
+    log = models.CharField(max_length=100)
     file = models.CharField(max_length=100)
     offset = models.PositiveBigIntegerField(default=0)
     updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["gateway", "log"], name="log_position_once")]
 
     def __str__(self) -> str:
         return f"{self.gateway} {self.file}:{self.offset}"
@@ -90,7 +95,8 @@ class TokenCount(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["subject", "window", "gateway"], name="token_count_once")
+            # The window first: gateways ask for all subjects of a few.
+            models.UniqueConstraint(fields=["window", "subject", "gateway"], name="token_count_once")
         ]
 
     def __str__(self) -> str:

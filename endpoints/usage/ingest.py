@@ -2,7 +2,8 @@
 
 A gateway ships whole lines with the position from which they are (gateway.shipping). They are counted in one
 transaction with the new position, and only if the position before was the one that the gateway believes: what is
-shipped twice, or late, counts once. What is no line of a log is left out and named in ours, it holds up nothing.
+shipped twice, or late, counts once. A gateway that lost its home has another log, with a position of its own
+(gateway.access_logs). What is no line of a log is left out and named in ours, it holds up nothing.
 
 Everything in a line is untrusted: gateway.request_line bounds it.
 """
@@ -10,19 +11,19 @@ Everything in a line is untrusted: gateway.request_line bounds it.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Q, Sum
+from django.db.models import QuerySet
 from django.db.models.functions import Coalesce
 
-from endpoints.models import Endpoint, LastUse, LogPosition, TokenCount, Usage
+from endpoints.models import Endpoint, LastUse, LogPosition, Usage
+from endpoints.usage import token_counts
 from endpoints.usage.adding import add
-from gateway.access_logs import Position
+from gateway.access_logs import START, Position
 from gateway.control import Shipment
 from gateway.request_line import NOBODY, NoRequestLine, Request, parse
 from iam.models import ApiKey, ServiceAccount
@@ -35,8 +36,6 @@ SUMMED = (
     *("first_byte_ms", "first_bytes", "bytes_in", "bytes_out"),
 )
 NAMES = ("endpoint_name", "model_name", "subject_name")
-KEPT_MINUTES = timedelta(minutes=30)  # for agents that ship late: nothing is decided by older ones
-KEPT_MONTHS = timedelta(days=92)
 
 
 class NotNext(Exception):
@@ -47,10 +46,9 @@ class NotNext(Exception):
         self.stored = stored
 
 
-def ingest(gateway: str, shipment: Shipment, lines: bytes) -> Position:
+def ingest(gateway: str, shipment: Shipment, lines: bytes, now: datetime) -> Position:
     """Count the lines of a shipment; the position after them. Raises NotNext, DatabaseError."""
-    if _stored(gateway) != shipment.after:  # before all the work
-        raise NotNext(_stored(gateway))
+    _check(shipment, stored(gateway, shipment.begin.log))  # before all the work
     counted = Counted()
     for line in lines.splitlines():
         counted.take(line)
@@ -59,69 +57,37 @@ def ingest(gateway: str, shipment: Shipment, lines: bytes) -> Position:
     facts = _facts(counted)
     end = Position(shipment.begin.file, shipment.begin.offset + len(lines))
     with transaction.atomic():
-        stored = _locked(gateway)
-        if stored != shipment.after:
-            raise NotNext(stored)
-        _write(gateway, counted, facts)
-        LogPosition.objects.filter(gateway=gateway).update(
-            file=end.file, offset=end.offset, updated_at=datetime.now(UTC)
-        )
+        _check(shipment, _locked(gateway, end.log))
+        _write(counted, facts)
+        known = {subject: used for subject, used in counted.tokens.items() if facts.knows(subject[0])}
+        token_counts.count(gateway, known, now)
+        _rows(gateway, end.log).update(file=end.file, offset=end.offset, updated_at=now)
     return end
 
 
-def elsewhere(gateway: str, now: datetime) -> dict[str, dict[str, int]]:
-    """Subject → window → tokens that all other gateways counted, for the windows that are open or have just closed."""
-    windows = {minute_of(now), minute_of(now - timedelta(minutes=1)), month_of(now)}
-    rows = (
-        TokenCount.objects.filter(window__in=windows)
-        .exclude(gateway=gateway)
-        .values_list("subject", "window")
-        .annotate(total=Sum("tokens"))
-    )
-    found: dict[str, dict[str, int]] = defaultdict(dict)
-    for subject, window, total in rows:
-        found[subject][window] = total
-    return dict(found)
+def _check(shipment: Shipment, counted: Position) -> None:
+    after = shipment.after if shipment.after.log == shipment.begin.log else START
+    if counted != after or shipment.begin < counted:
+        raise NotNext(counted)
 
 
-def prune(now: datetime) -> None:
-    """Forget the counts of windows that are long over."""
-    minutes = Q(window__contains="T", window__lt=minute_of(now - KEPT_MINUTES))
-    months = Q(window__lt=month_of(now - KEPT_MONTHS))
-    TokenCount.objects.filter(minutes | months).delete()
+def stored(gateway: str, log: str) -> Position:
+    """Up to where that log of a gateway's is counted."""
+    row = _rows(gateway, log).values_list("file", "offset").first()
+    return Position(*row) if row else START
 
 
-_pruned = datetime.min.replace(tzinfo=UTC)  # in this process
-
-
-def prune_at_times(now: datetime) -> None:
-    """`prune`, once in ten minutes. Raises DatabaseError."""
-    global _pruned
-    if now - _pruned > timedelta(minutes=10):
-        _pruned = now
-        prune(now)
-
-
-def minute_of(moment: datetime) -> str:
-    """The minute's window."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M")
-
-
-def month_of(moment: datetime) -> str:
-    """The month's window."""
-    return moment.astimezone(UTC).strftime("%Y-%m")
-
-
-def _stored(gateway: str) -> Position:
-    row = LogPosition.objects.filter(gateway=gateway).values_list("file", "offset").first()
-    return Position(*row) if row else Position()
-
-
-def _locked(gateway: str) -> Position:
-    rows = LogPosition.objects.filter(gateway=gateway)
+def _locked(gateway: str, log: str) -> Position:
+    rows = _rows(gateway, log)
     if not rows.exists():
-        LogPosition.objects.bulk_create([LogPosition(gateway=gateway, file="")], ignore_conflicts=True)
+        LogPosition.objects.bulk_create(
+            [LogPosition(gateway=gateway, log=log, file="")], ignore_conflicts=True
+        )
     return Position(*rows.select_for_update().values_list("file", "offset").get())
+
+
+def _rows(gateway: str, log: str) -> QuerySet[LogPosition]:
+    return LogPosition.objects.filter(gateway=gateway, log=log)
 
 
 # --- adding up --------------------------------------------------------------------------------------------
@@ -244,11 +210,14 @@ class _Caller:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """limited: subjects and endpoints whose tokens are counted for limits."""
+    """By id."""
 
     places: Mapping[str, _Place]
     callers: Mapping[str, _Caller]
-    limited: Collection[str]
+
+    def knows(self, subject: str) -> bool:
+        """Whether it is, or was, an endpoint or a caller."""
+        return subject in self.places or subject in self.callers
 
     def shown(self, subject: str, place: _Place, status: int) -> str:
         """Another project's caller was told that there is no such endpoint: who that is, is nobody's business here."""
@@ -263,14 +232,12 @@ class _Facts:
 
 def _facts(counted: Counted) -> _Facts:
     """From the database, in a few queries whatever was shipped."""
-    places, limited = _present_places(counted.endpoint_ids)
+    places = _present_places(counted.endpoint_ids)
     callers: dict[str, _Caller] = {}
     for model in (ServiceAccount, ApiKey):
         rows = model.objects.filter(id__in=counted.subjects)
-        for subject, project, name, *limits in rows.values_list("id", "project_id", "name", *_TOKEN_LIMITS):
+        for subject, project, name in rows.values_list("id", "project_id", "name"):
             callers[subject] = _Caller(str(project), name)
-            if any(limit is not None for limit in limits):
-                limited.add(subject)
     gone = counted.endpoint_ids - places.keys()
     if gone:
         places |= _past_places(gone)
@@ -278,14 +245,13 @@ def _facts(counted: Counted) -> _Facts:
             caller = callers.get(counted.passed.get(endpoint_id, NOBODY))
             if caller is not None:
                 places[endpoint_id] = _Place(caller.project_id)
-    return _Facts(places, callers, limited)
+    return _Facts(places, callers)
 
 
-_TOKEN_LIMITS = ("tokens_per_minute", "tokens_per_month")
 _PAST = 1000
 
 
-def _present_places(endpoint_ids: Iterable[str]) -> tuple[dict[str, _Place], set[str]]:
+def _present_places(endpoint_ids: Iterable[str]) -> dict[str, _Place]:
     """The model is that of the revision that serves, while a new one is rolled out."""
     rows = (
         Endpoint.objects.filter(id__in=endpoint_ids)
@@ -293,14 +259,12 @@ def _present_places(endpoint_ids: Iterable[str]) -> tuple[dict[str, _Place], set
             served_id=Coalesce("stable_revision__model_id", "revision__model_id"),
             served_name=Coalesce("stable_revision__model__name", "revision__model__name"),
         )
-        .values_list("id", "project_id", "name", "served_id", "served_name", *_TOKEN_LIMITS)
+        .values_list("id", "project_id", "name", "served_id", "served_name")
     )
-    places, limited = {}, set()
-    for endpoint_id, project, name, model_id, model_name, *limits in rows:
-        places[endpoint_id] = _Place(str(project), name, str(model_id or ""), model_name or "")
-        if any(limit is not None for limit in limits):
-            limited.add(endpoint_id)
-    return places, limited
+    return {
+        endpoint_id: _Place(str(project), name, str(model_id or ""), model_name or "")
+        for endpoint_id, project, name, model_id, model_name in rows
+    }
 
 
 def _past_places(endpoint_ids: Iterable[str]) -> dict[str, _Place]:
@@ -313,20 +277,8 @@ def _past_places(endpoint_ids: Iterable[str]) -> dict[str, _Place]:
 # --- writing ----------------------------------------------------------------------------------------------
 
 
-def _write(gateway: str, counted: Counted, facts: _Facts) -> None:
+def _write(counted: Counted, facts: _Facts) -> None:
     add(Usage, _usage_rows(counted, facts), key=KEY, summed=SUMMED, latest=NAMES)
-    now = datetime.now(UTC)
-    windows: dict[tuple[str, str], int] = defaultdict(int)
-    for (subject, minute), tokens in counted.tokens.items():
-        if subject in facts.limited:
-            moment = datetime.fromtimestamp(minute * 60, UTC)
-            windows[subject, minute_of(moment)] += tokens
-            windows[subject, month_of(moment)] += tokens
-    rows = [
-        {"gateway": gateway, "subject": subject, "window": window, "tokens": tokens, "updated_at": now}
-        for (subject, window), tokens in windows.items()
-    ]
-    add(TokenCount, rows, key=("subject", "window", "gateway"), summed=("tokens",), latest=("updated_at",))
     _write_uses({pair: use for pair, use in counted.last_use.items() if pair[0] in facts.callers})
 
 

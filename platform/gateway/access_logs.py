@@ -3,6 +3,10 @@
 Envoy writes to `access.log`, a link to a file whose name is never given to another one: a file and a number of bytes
 in it say what of the log was counted, whoever is started anew. A file is complete as soon as a newer one exists, since
 Envoy closes the old one before it opens the next; a line that a killed Envoy left unfinished stays alone at its end.
+
+The files of a home have an order among themselves, whatever the clock says: each is later than all that are there. With
+a home that was lost its order is lost, too. So all files of a home bear a name that was drawn for the first of them,
+their log's. Nothing of another log says anything about what is counted of this one.
 """
 
 from __future__ import annotations
@@ -35,6 +39,15 @@ class Position:
         file, _, offset = text.rpartition(":")
         return cls(file, int(offset)) if text else cls()
 
+    @property
+    def log(self) -> str:
+        """Which log the file belongs to, "" for the start of any."""
+        return self.file.removesuffix(_SUFFIX).rpartition("-")[2]
+
+    def covers(self, other: Position) -> bool:
+        """Whether all of this log that lies before `other` lies before this position. Another log's is not known."""
+        return other == START or (other.log == self.log and other <= self)
+
 
 START = Position()
 
@@ -58,9 +71,11 @@ class AccessLogs:
     def begin(self) -> None:
         """The Envoy that opens `access.log` next writes to a new file. Raises OSError."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        stamps = [int(name.partition("-")[0]) for name in self.files()]
+        names = self.files()
+        stamps = [int(name.partition("-")[0]) for name in names]
         stamp = max([time.time_ns(), *(number + 1 for number in stamps)])  # whatever the clock says
-        name = f"{stamp:020d}-{secrets.token_hex(4)}{_SUFFIX}"
+        log = Position(names[-1]).log if names else secrets.token_hex(8)
+        name = f"{stamp:020d}-{log}{_SUFFIX}"
         temporary = self._link.with_name(f".{LINK}.{secrets.token_hex(4)}")
         temporary.symlink_to(Path(FOLDER) / name)
         temporary.replace(self._link)
@@ -88,12 +103,23 @@ class AccessLogs:
         """Gone already is success."""
         (self._folder / name).unlink(missing_ok=True)
 
+    def left_behind(self, *positions: Position) -> list[str]:
+        """The complete files that are counted up to all these positions; none, where one of them leads to no file."""
+        names = self.files()
+        if not all(position.file in names for position in positions):
+            return []
+        return [name for name in names[:-1] if name < min(positions).file]
+
     def read(self, position: Position, limit: int) -> Piece | None:
-        """The next lines, about `limit` bytes of them; None if there are none yet. Raises OSError."""
+        """The next lines, about `limit` bytes of them; None if there are none yet. Raises OSError.
+
+        Behind a position in another log, that of a home which was lost, everything is still to be read.
+        """
         while True:
             names = self.files()
             if position.file not in names:
-                following = [name for name in names if name > position.file]
+                log = position.log
+                following = [name for name in names if name > position.file or Position(name).log != log]
                 if not following:
                     return None
                 position = Position(following[0])

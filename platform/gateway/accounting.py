@@ -15,7 +15,7 @@ from typing import Protocol
 
 from gateway.access_logs import AccessLogs, Position
 from gateway.admin import AdminError
-from gateway.control import Elsewhere
+from gateway.control import Heard
 from gateway.process import EnvoyProcess
 from gateway.request_line import Used, used_in
 from gateway.shipping import Shipping
@@ -36,14 +36,18 @@ class Budgets(Protocol):
     def position(self) -> Position:
         """What of the log is counted, as of the last `save`."""
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether all that was heard is on disk."""
+
     def count(self, requests: Iterable[Used]) -> None:
         """Add what they used."""
 
     def save(self, position: Position) -> None:
         """Keep what is counted together with the position up to which it is. Raises OSError."""
 
-    def hear(self, elsewhere: Elsewhere) -> None:
-        """What the control plane knows of other gateways' counts."""
+    def hear(self, heard: Heard) -> None:
+        """What the control plane has counted, of this gateway and of the others."""
 
     def tick(self) -> None:
         """Have Envoy refuse who has used up what they may. Raises OSError."""
@@ -89,7 +93,7 @@ class Accounting(threading.Thread):
 
     def _keep(self) -> None:
         """What is counted and not kept yet. Nothing more is counted while it can't be."""
-        if self._budgets.position != self._position:
+        if self._budgets.position != self._position or not self._budgets.is_kept:
             self._budgets.save(self._position)
 
     def _hear(self) -> None:
@@ -102,19 +106,16 @@ class Accounting(threading.Thread):
     def _rotate(self) -> None:
         if not self._envoy.is_alive():
             return
-        if self._logs.size() > FILE_LIMIT:
+        # One that somebody deleted is not made again: what is counted of it is no part of what would be in it then.
+        if self._logs.size() > FILE_LIMIT or not self._logs.is_open():
             self._logs.begin()
-        if not self._logs.is_open():
             self._envoy.admin.request("POST", "/reopen_logs")
 
     def _tidy(self) -> None:
         """Whoever still needs a file is at it or before it."""
-        names = self._logs.files()
-        needed = min(self._budgets.position, self._shipping.position).file
-        for name in names[:-1]:
-            if name < needed:
-                self._logs.remove(name)
-        left = [name for name in names if name >= needed]
+        for name in self._logs.left_behind(self._budgets.position, self._shipping.position):
+            self._logs.remove(name)
+        left = self._logs.files()
         total = sum(self._logs.size(name) for name in left)
         for name in left[:-1]:
             if total <= TOTAL_LIMIT:

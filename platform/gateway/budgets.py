@@ -5,6 +5,15 @@ counts are kept on disk together with the position in the log up to which they g
 whole: whoever is killed, each line counts once. Who has reached a limit is refused until its window ends, also while
 the control plane is away.
 
+The control plane knows as well what this gateway itself has counted and shipped. Of the two the greater one holds:
+
+- Neither is ever more than was used. Ours is the sum of lines that are read, each once. The control plane's is the sum
+  of lines that were shipped, each once, and it is heard only when ours has been counted up to where that goes (`hear`).
+- What is counted from then on is added to the greater one, once: it lies behind both.
+- In normal life ours is it: all that was shipped is counted here, and some more. A home that was lost, a file that was
+  damaged, a month that was forgotten while the clock was ahead make ours too small. What the control plane has may lack
+  the lines of the last moments, but no more as soon as these were shipped: then it is all that was ever used.
+
 A window is a minute or a calendar month, UTC; a request belongs to the one in which it ended.
 """
 
@@ -18,6 +27,7 @@ from typing import Any
 
 from gateway import files, names
 from gateway.access_logs import START, Position
+from gateway.control import Heard
 from gateway.denial_file import DenialFile
 from gateway.denials import Denial
 from gateway.request_line import NOBODY, Used
@@ -51,6 +61,8 @@ class Budgets:
         self._position = START
         self._counts: Counts = {}
         self._elsewhere: Counts = {}
+        self._early: Heard | None = None  # told of lines that are not counted here yet
+        self._is_kept = True
         self._read()
         self._limits: tuple[Json, ...] | None = None  # not told yet
         self._judged: Any = None  # what the denials were decided from
@@ -63,6 +75,11 @@ class Budgets:
     def position(self) -> Position:
         """What of the log is counted, as of the last `save`."""
         return self._position
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether all that was heard is on disk."""
+        return self._is_kept
 
     def count(self, requests: Iterable[Used]) -> None:
         """Add what they used."""
@@ -80,6 +97,7 @@ class Budgets:
 
     def save(self, position: Position) -> None:
         """Keep what is counted together with the position up to which it is. Raises OSError."""
+        self._take_own(position)
         self._forget()
         kept = {
             "file": position.file,
@@ -89,13 +107,36 @@ class Budgets:
         }
         files.write_json(self._file, kept)
         self._position = position
+        self._is_kept = True
 
-    def hear(self, elsewhere: Mapping[str, Mapping[str, int]]) -> None:
-        """What other gateways have counted by now: subject → window → tokens. It is on disk after the next `save`."""
-        for subject, windows in elsewhere.items():
+    def hear(self, heard: Heard) -> None:
+        """What is counted by now, here and elsewhere. It is on disk after the next `save`.
+
+        Shipping may be ahead of counting. What it heard of us then waits for the `save` with which counting has caught
+        up: taken before, the lines between the two would count twice.
+        """
+        for subject, windows in heard.elsewhere.items():
             for window, tokens in windows.items():
-                self._elsewhere.setdefault(window, {})[subject] = int(tokens)
-        self._changes += 1
+                self._note(self._elsewhere, window, subject, tokens)
+        self._early = heard
+        self._take_own(self._position)
+
+    def _take_own(self, counted: Position) -> None:
+        heard = self._early
+        if heard is None or not counted.covers(heard.up_to):
+            return
+        self._early = None
+        for subject, windows in heard.own.items():
+            for window, tokens in windows.items():
+                known = self._counts.get(window, {}).get(subject, 0)
+                self._note(self._counts, window, subject, max(known, tokens))
+
+    def _note(self, counts: Counts, window: str, subject: str, tokens: int) -> None:
+        subjects = counts.setdefault(window, {})
+        if subjects.get(subject, 0) != tokens:
+            subjects[subject] = tokens
+            self._changes += 1
+            self._is_kept = False
 
     # --- refusing -----------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ Json = dict[str, Any]
 PATH = "/internal/gateway/snapshot"
 FIGURES_PATH = "/internal/gateway/figures"
 USAGE_PATH = "/internal/gateway/usage"
+LOG_HEADER = "X-Berth-Log"
 _HERE = ("localhost", "127.0.0.1", "::1")
 _STREAMS_LIMIT = 32 * 1024  # bytes of one header; what does not fit is not known
 
@@ -144,14 +145,29 @@ class Headers(Protocol):
     def get(self, name: str, default: str, /) -> str: ...
 
 
-Elsewhere = Mapping[str, Mapping[str, int]]  # subject → window → tokens that other gateways counted
+Tokens = Mapping[str, Mapping[str, int]]  # subject → window → tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the control plane has counted by now, of those who have a limit.
+
+    elsewhere  by all other gateways
+    own        by this one, from the beginning of each window on, whatever became of its home meanwhile
+    up_to      no line of this gateway's present log that lies behind this position is in `own`
+    """
+
+    elsewhere: Tokens
+    own: Tokens
+    up_to: Position
 
 
 @dataclass(frozen=True, slots=True)
 class Shipment:
     """A piece of a gateway's access log, as it travels: lines in the body, the rest in headers.
 
-    after   up to where the sender believes the log to be counted: only then it may be
+    after   up to where the sender believes the log to be counted: only then it may be. One in another log says that of
+            this one nothing is
     packed  the lines are compressed, as they are but on the way to a control plane on the same machine
     """
 
@@ -164,14 +180,14 @@ class Shipment:
         return {
             "Content-Type": "application/x-ndjson",
             **({"Content-Encoding": "gzip"} if self.packed else {}),
-            "X-Berth-Log": str(self.begin),
+            LOG_HEADER: str(self.begin),
             "X-Berth-Log-After": str(self.after),
         }
 
     @classmethod
     def of(cls, headers: Headers) -> Shipment:
         """As the control plane reads it. Raises ValueError."""
-        begin, after = (Position.of(headers.get(name, "")) for name in ("X-Berth-Log", "X-Berth-Log-After"))
+        begin, after = (Position.of(headers.get(name, "")) for name in (LOG_HEADER, "X-Berth-Log-After"))
         longest = max(len(begin.file), len(after.file))
         if not begin.file or longest > 100 or min(begin.offset, after.offset) < 0:
             raise ValueError("no position of an access log")
@@ -183,11 +199,12 @@ class Shipment:
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """The control plane's answer. taken: it is counted now. stored: up to where the log is counted."""
+    """The control plane's answer. taken: it is counted now. stored: up to where the log is counted. heard: None with
+    what was not taken."""
 
     taken: bool
     stored: Position
-    elsewhere: Elsewhere
+    heard: Heard | None = None
 
 
 class Shipper:
@@ -204,12 +221,38 @@ class Shipper:
         status, answer = self._line.ask("POST", USAGE_PATH, shipment.headers(), body)
         if status not in (200, 409):
             raise ControlAway(f"answered {status}")
-        try:
-            said = json.loads(answer)
-            stored = Position(str(said["file"]), int(said["offset"]))
-            return Shipped(status == 200, stored, dict(said.get("elsewhere") or {}))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ControlAway(f"answered with something that is no position: {error}") from error
+        return _shipped(status == 200, answer)
+
+    def ask(self, log: Position) -> Heard | None:
+        """What is counted, with nothing to ship; None by an older control plane, which tells it with shipments only.
+        log: a position in it, START where there is none yet. Raises ControlAway."""
+        status, answer = self._line.ask("GET", USAGE_PATH, {LOG_HEADER: str(log)})
+        if status == 405:
+            return None
+        if status != 200:
+            raise ControlAway(f"answered {status}")
+        return _shipped(True, answer).heard
+
+
+def _shipped(taken: bool, answer: bytes) -> Shipped:
+    """Raises ControlAway."""
+    try:
+        said = json.loads(answer)
+        stored = Position(str(said["file"]), int(said["offset"]))
+        return Shipped(taken, stored, _heard(said, stored) if taken else None)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ControlAway(f"answered with something that is no position: {error}") from error
+
+
+def _heard(said: Json, stored: Position) -> Heard:
+    elsewhere, own = (
+        {
+            str(subject): {str(window): int(tokens) for window, tokens in windows.items()}
+            for subject, windows in said.get(name, {}).items()
+        }
+        for name in ("elsewhere", "own")
+    )
+    return Heard(elsewhere, own, stored)
 
 
 class _Line:

@@ -271,13 +271,14 @@ class Web:
     def __call__(self, headers: Message, body: bytes) -> tuple[int, bytes]:
         if self.away:
             return 503, b""
+        method = "POST" if body else "GET"
         connection = http.client.HTTPConnection(self.host, self.port, timeout=20)
         given = {name: value for name, value in headers.items() if name.lower() != "host"}
-        connection.request("POST", USAGE_PATH, body, {**given, "Authorization": f"Bearer {self.token}"})
+        connection.request(method, USAGE_PATH, body, {**given, "Authorization": f"Bearer {self.token}"})
         got = connection.getresponse()
         answer = got.read()
         connection.close()
-        if got.status == 200 and self.dice.random() < 0.3:
+        if body and got.status == 200 and self.dice.random() < 0.3:
             self.lost += 1
             return 0, b""
         return got.status, answer

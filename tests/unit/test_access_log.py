@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.access_logs import START, AccessLogs, Piece, Position
-from gateway.control import ControlAway, Shipment, Shipped
+from gateway.control import ControlAway, Heard, Shipment, Shipped
 from gateway.request_line import NOBODY, NoRequestLine, Request, Tokens, parse, used_in
 from gateway.shipping import Shipping
 from tests.support_access_log import ENDPOINT, line
@@ -208,7 +209,7 @@ class ControlPlane:
 
     def __init__(self, *fails: str) -> None:
         self.lines: list[bytes] = []
-        self.stored = START
+        self.counted: dict[str, Position] = {}  # by log
         self.fails = iter(fails)
 
     def ship(self, piece: Piece, after: Position) -> Shipped:
@@ -216,13 +217,18 @@ class ControlPlane:
         if what == "away":
             raise ControlAway("connection refused")
         shipment = Shipment.of(Shipment(piece.begin, after).headers())
-        taken = shipment.after == self.stored
+        log = shipment.begin.log
+        after = shipment.after if shipment.after.log == log else START
+        taken = after == self.counted.get(log, START)
         if taken:
             self.lines += piece.lines.splitlines()
-            self.stored = piece.end
+            self.counted[log] = piece.end
         if what == "lost":
             raise ControlAway("the answer was lost")
-        return Shipped(taken, self.stored, {})
+        return Shipped(taken, self.counted.get(log, START), self.ask(piece.begin) if taken else None)
+
+    def ask(self, log: Position) -> Heard:
+        return Heard({}, {"all": {"ever": len(self.lines)}}, self.counted.get(log.log, START))
 
 
 def ship_all(shipping: Shipping) -> None:
@@ -262,10 +268,10 @@ def test_a_database_that_went_back_counts_again_from_where_it_is(logs: AccessLog
     logs.begin()
     write(tmp_path, b"1\n")
     ship_all(shipping)
-    saved = (list(plane.lines), plane.stored)
+    saved = (list(plane.lines), dict(plane.counted))
     write(tmp_path, b"2\n")
     ship_all(shipping)
-    plane.lines, plane.stored = saved  # a backup is put back
+    plane.lines, plane.counted = saved  # a backup is put back
     write(tmp_path, b"3\n")
     ship_all(shipping)
     assert plane.lines == [b"1", b"2", b"3"]
@@ -284,3 +290,100 @@ def test_a_shipment_that_comes_late_is_not_counted_again(logs: AccessLogs, tmp_p
     ship_all(shipping)
     assert not plane.ship(late, START).taken
     assert plane.lines == [b"1", b"2"]
+
+
+class Homes:
+    """Those of one gateway, which loses them; the clock of its machine is the test's."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = path
+        self.clock = 0
+        monkeypatch.setattr("gateway.access_logs.time.time_ns", lambda: self.clock)
+
+    def wipe(self, clock: int) -> AccessLogs:
+        """A new one. clock: what it shows from now on."""
+        shutil.rmtree(self.path)
+        self.path.mkdir()
+        self.clock = clock
+        return self.begin()
+
+    def begin(self) -> AccessLogs:
+        logs = AccessLogs(self.path)
+        logs.begin()
+        write(self.path, b"")
+        return logs
+
+
+@pytest.fixture
+def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Homes:
+    return Homes(tmp_path / "home", monkeypatch)
+
+
+def test_a_home_that_is_lost_loses_no_line_and_doubles_none(homes: Homes) -> None:
+    """What was counted last lies in a file that seems to be later than all that come now."""
+    plane = ControlPlane("", "lost", "away")
+    homes.path.mkdir()
+    for number, clock in enumerate((9000, 3000, 1000, 5000)):
+        logs = homes.wipe(clock)
+        write(homes.path, b"%d\n" % number)
+        ship_all(Shipping(logs, plane))  # type: ignore[arg-type]
+        homes.clock += 5000
+        homes.begin()
+        write(homes.path, b"%d and more\n" % number)
+        ship_all(Shipping(logs, plane))  # type: ignore[arg-type]
+    assert plane.lines == [text for n in range(4) for text in (b"%d" % n, b"%d and more" % n)]
+    assert list(everything(logs, Position(f"{9**20:020d}-gone.log", 7))) == [b"3", b"3 and more"]
+
+
+def test_a_home_that_comes_back_counts_from_where_it_was(homes: Homes, tmp_path: Path) -> None:
+    plane = ControlPlane()
+    homes.path.mkdir()
+    for clock, text in ((9000, b"1\n"), (3000, b"2\n")):
+        logs = homes.wipe(clock)
+        write(homes.path, text)
+        ship_all(Shipping(logs, plane))  # type: ignore[arg-type]
+        homes.path.rename(tmp_path / text.decode().strip())
+        homes.path.mkdir()
+    homes.path.rmdir()
+    (tmp_path / "1").rename(homes.path)
+    ship_all(Shipping(logs, plane))  # type: ignore[arg-type]
+    write(homes.path, b"3\n")
+    ship_all(Shipping(logs, plane))  # type: ignore[arg-type]
+    assert plane.lines == [b"1", b"2", b"3"]
+
+
+def test_files_of_several_logs_in_one_home_are_read_in_their_order(homes: Homes) -> None:
+    """As those that were begun before logs had names."""
+    plane = ControlPlane()
+    homes.path.mkdir()
+    logs = homes.wipe(1000)
+    folder = homes.path / "logs"
+    for path in folder.iterdir():
+        path.unlink()
+    for number in range(4):
+        (folder / f"{number:020d}-{'aabb'[number]}.log").write_bytes(b"%d\n" % number)
+    ship_all(Shipping(logs, plane))  # type: ignore[arg-type]
+    again = Shipping(logs, plane)  # type: ignore[arg-type]
+    ship_all(again)
+    assert plane.lines == [b"0", b"1", b"2", b"3"]
+    assert [name[:20].lstrip("0") for name in logs.left_behind(again.position)] == ["", "1", "2"]
+    assert logs.left_behind(again.position, START) == []
+
+
+def test_who_has_nothing_to_send_asks(logs: AccessLogs, tmp_path: Path) -> None:
+    plane = ControlPlane()
+    shipping = Shipping(logs, plane, every_s=0.01)  # type: ignore[arg-type]
+    assert not logs.files()
+    shipping.start()
+    try:
+        assert shipping.heard.get(timeout=5).up_to == START
+        logs.begin()
+        write(tmp_path, b"1\n")
+        shipping.wake()
+        end = Position(logs.files()[0], 2)
+        for _ in range(3):  # what was asked before it was written, and with it, and again
+            heard = shipping.heard.get(timeout=5)
+        assert (heard.up_to, heard.own) == (end, {"all": {"ever": 1}})
+    finally:
+        shipping.finish(5)
+    assert not shipping.is_alive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from gateway import budgets, denials, names
 from gateway.access_logs import START, Position
 from gateway.budgets import Budgets, minute_of
+from gateway.control import Heard
 from gateway.denials import Denial
 from gateway.request_line import Request
 from gateway.targets import Caller, Limits
@@ -179,12 +181,128 @@ def test_what_other_gateways_counted_is_added_and_never_twice(home: Home) -> Non
     agent = home.agent()
     agent.count([replace(REQUEST, subject="key-1", prompt_tokens=300)])
     for _ in range(3):
-        agent.hear({"key-1": {"2026-11": 600, minute_of(NOON): 600}})
+        agent.hear(Heard({"key-1": {"2026-11": 600, minute_of(NOON): 600}}, {}, START))
     assert agent.denied(NOON) == frozenset()
-    agent.hear({"key-1": {"2026-11": 700}})
+    agent.hear(Heard({"key-1": {"2026-11": 700}}, {}, START))
     assert agent.denied(NOON) == {("key-1", names.MONTH)}
     agent.save(AFTER)
     assert home.agent().denied(NOON) == {("key-1", names.MONTH)}
+
+
+# ---- what this gateway itself has counted, as the control plane has stored it
+
+CALL = replace(REQUEST, subject="key-1", prompt_tokens=90, completion_tokens=10)
+
+
+def of_key(agent: Budgets) -> int:
+    return agent._used("key-1", "2026-11")
+
+
+def at(offset: int, log: str = "a") -> Position:
+    """In the present log: a line of it has 100 bytes."""
+    return Position(f"00000000000000000001-{log}.log", offset)
+
+
+def own(tokens: int, up_to: Position) -> Heard:
+    return Heard({}, {"key-1": {"2026-11": tokens}}, up_to)
+
+
+def test_a_home_that_was_lost_is_told_its_own_counts(home: Home) -> None:
+    """900 tokens of the month were counted in a log that is gone, and 100 in the new one before anything was heard."""
+    agent = home.agent()
+    agent.count([CALL])
+    agent.save(at(100))
+    agent.hear(own(900, START))  # nothing of the new log is shipped
+    assert of_key(agent) == 900
+    agent.hear(own(1000, at(100)))  # now it is
+    assert of_key(agent) == 1000
+    agent.tick()
+    assert home.refusals() == {"key-1": "caller:month:1000"}
+    agent.count([CALL])
+    agent.save(at(200))
+    agent.hear(own(1000, at(100)))  # the same once more
+    assert of_key(agent) == 1100
+    assert of_key(home.agent()) == 1100
+
+
+def test_a_month_that_was_forgotten_while_the_clock_was_ahead_is_told_again(home: Home) -> None:
+    agent = home.agent()
+    agent.count([CALL] * 4)
+    agent.save(at(400))
+    home.clock.now = NOON + 40 * 86400
+    agent.save(at(500))
+    home.clock.now = NOON
+    assert of_key(agent) == 0
+    agent.hear(own(400, at(400)))
+    assert of_key(agent) == 400
+
+
+def test_nothing_is_taken_before_it_is_counted_here(home: Home) -> None:
+    """Shipping is ahead: what it heard holds lines that are about to be counted."""
+    agent = home.agent()
+    agent.count([CALL])
+    agent.save(at(100))
+    agent.hear(own(300, at(300)))
+    assert of_key(agent) == 100
+    agent.count([CALL])
+    agent.save(at(200))
+    assert of_key(agent) == 200
+    agent.count([CALL])
+    agent.save(at(300))
+    assert of_key(agent) == 300
+    agent.hear(own(200, at(200)))
+    assert of_key(agent) == 300
+    agent.hear(own(900, at(400)))  # and 500 that were counted in a home that was lost
+    assert of_key(agent) == 300
+    agent.count([CALL])
+    agent.save(at(400))
+    assert of_key(agent) == 900
+
+
+def test_what_another_log_holds_says_nothing_of_this_one(home: Home) -> None:
+    """The counts survived, the log did not: its last position is later than any in the new one."""
+    agent = home.agent()
+    agent.count([CALL] * 5)
+    agent.save(Position("00000000000000000009-old.log", 500))
+    agent.hear(own(700, at(200)))
+    assert of_key(agent) == 500
+    agent.count([CALL] * 2)
+    agent.save(at(200))
+    assert of_key(agent) == 700
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_own_counts_are_never_more_than_was_used_and_all_of_it_in_the_end(home: Home, seed: int) -> None:
+    """Counting, shipping and hearing in any order; the agent is killed, the home is lost."""
+    dice = random.Random(seed)
+    agent, log, written, counted, shipped, used, stored = home.agent(), 0, 0, 0, 0, 0, 0
+    told = None
+    for step in range(150):
+        match dice.choice("wwwccssshhkl") if step < 130 else "csh"[step % 3]:
+            case "w":
+                written += 1
+                used += 100
+            case "c" if counted < written:
+                more = dice.randint(1, written - counted) if step < 120 else written - counted
+                agent.count([CALL] * more)
+                counted += more
+                agent.save(at(100 * counted, f"{log}"))
+            case "s" if shipped < written:
+                more = dice.randint(1, written - shipped) if step < 120 else written - shipped
+                shipped += more
+                stored += 100 * more
+                told = own(stored, at(100 * shipped, f"{log}"))
+            case "h" if told is not None:
+                agent.hear(told)
+            case "k":
+                agent = home.agent()
+            case "l" if dice.random() < 0.2:
+                used -= 100 * (written - shipped)  # whoever loses a home loses what nobody else has
+                (home.path / budgets.FILE).unlink(missing_ok=True)
+                agent, log, written, counted, shipped = home.agent(), log + 1, 0, 0, 0
+                told = own(stored, START)
+        assert of_key(agent) <= used
+    assert of_key(agent) == used == stored
 
 
 def test_a_raised_limit_lets_pass_at_once(home: Home) -> None:

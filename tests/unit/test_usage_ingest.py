@@ -13,9 +13,9 @@ from django.test import Client
 
 from config.keyfiles import read_or_create
 from endpoints.models import Endpoint, LastUse, LogPosition, TokenCount, Usage
-from endpoints.usage import ingest
-from gateway.access_logs import Position
-from gateway.control import Shipment
+from endpoints.usage import ingest, token_counts
+from gateway.access_logs import START, Position
+from gateway.control import LOG_HEADER, Shipment
 from iam.actors import Actor
 from iam.models import ApiKey, Project, ServiceAccount
 from tests.support_access_log import line
@@ -24,6 +24,7 @@ from tests.support_endpoints import load_data, new_endpoint
 pytestmark = pytest.mark.django_db
 AT = datetime(2026, 11, 22, 10, 30, 5, tzinfo=UTC)
 FILE = "01795392000000000000-abcdef01.log"
+LATER = "01795392000000000009-abcdef01.log"  # of the same log
 
 
 @pytest.fixture
@@ -39,10 +40,9 @@ def account(endpoint: Endpoint) -> ServiceAccount:
 
 def send(*lines: bytes, gateway: str = "gw-1", file: str = FILE) -> Position:
     """As the next piece of the gateway's log."""
-    row = LogPosition.objects.filter(gateway=gateway).first()
-    after = Position(row.file, row.offset) if row else Position()
+    after = ingest.stored(gateway, Position(file).log)
     begin = after if after.file == file else Position(file)
-    return ingest.ingest(gateway, Shipment(begin, after), b"".join(lines))
+    return ingest.ingest(gateway, Shipment(begin, after), b"".join(lines), AT)
 
 
 def call(
@@ -142,26 +142,44 @@ def test_last_use_is_the_latest_whatever_order_gateways_ship_in(
 # ---- limits
 
 
-def test_tokens_are_counted_for_those_who_have_limits(endpoint: Endpoint, account: ServiceAccount) -> None:
+def test_a_limit_counts_what_was_used_since_its_window_began_wherever(
+    endpoint: Endpoint, account: ServiceAccount
+) -> None:
+    """Also before it was set, by each gateway alike; told of are those who have one."""
     free = ServiceAccount.objects.create(project=endpoint.project, name="free", requests_per_minute=5)
     send(call(endpoint, account), call(endpoint, account), call(endpoint, free))
-    counts = TokenCount.objects.values_list("subject", "window", "tokens")
-    assert sorted(counts) == [(account.id, "2026-11", 22), (account.id, "2026-11-22T10:30", 22)]
-    Endpoint.objects.filter(pk=endpoint.pk).update(tokens_per_minute=10)
-    send(call(endpoint, free), gateway="gw-2")
-    send(call(endpoint, account), gateway="gw-2")
     now = AT + timedelta(seconds=40)
-    assert ingest.elsewhere("gw-2", now) == {account.id: {"2026-11": 22, "2026-11-22T10:30": 22}}
-    assert ingest.elsewhere("gw-1", now) == {
-        account.id: {"2026-11": 11, "2026-11-22T10:30": 11},
-        endpoint.id: {"2026-11": 22, "2026-11-22T10:30": 22},
+    minute = "2026-11-22T10:30"
+    assert token_counts.told("gw-2", now) == ({account.id: {"2026-11": 22, minute: 22}}, {})
+    assert token_counts.told("gw-1", now) == ({}, {account.id: {"2026-11": 22, minute: 22}})
+    send(call(endpoint, free, AT - timedelta(days=3)), call(endpoint, account), gateway="gw-2")
+    Endpoint.objects.filter(pk=endpoint.pk).update(tokens_per_minute=10)
+    ServiceAccount.objects.filter(pk=free.pk).update(tokens_per_month=10)
+    first = {
+        account.id: {"2026-11": 22, minute: 22},
+        free.id: {"2026-11": 11, minute: 11},
+        endpoint.id: {"2026-11": 33, minute: 33},
     }
-    assert ingest.elsewhere("gw-3", now)[account.id]["2026-11"] == 33
-    assert ingest.elsewhere("gw-1", now + timedelta(minutes=5)).keys() == {account.id, endpoint.id}
-    assert ingest.elsewhere("gw-1", now + timedelta(days=30)) == {}
-    ingest.prune(now + timedelta(hours=1))
-    assert {window for _, window, _ in counts.all()} == {"2026-11"}
-    ingest.prune(now + timedelta(days=150))
+    second = {
+        account.id: {"2026-11": 11, minute: 11},
+        free.id: {"2026-11": 11},
+        endpoint.id: {"2026-11": 22, minute: 11},
+    }
+    assert token_counts.told("gw-1", now) == (second, first)
+    assert token_counts.told("gw-2", now) == (first, second)
+    both, none = token_counts.told("gw-3", now)
+    assert (both[account.id]["2026-11"], none) == (33, {})
+    assert set(token_counts.told("gw-1", now + timedelta(minutes=5))[1][endpoint.id]) == {"2026-11"}
+    assert token_counts.told("gw-1", now + timedelta(days=30)) == ({}, {})
+
+
+def test_windows_that_are_over_are_forgotten(endpoint: Endpoint, account: ServiceAccount) -> None:
+    counts = TokenCount.objects.values_list("window", flat=True)
+    send(call(endpoint, account), call(endpoint, account, AT - timedelta(hours=1)))  # an hour late: no minute
+    assert set(counts) == {"2026-11", "2026-11-22T10:30"}
+    token_counts.prune(AT + timedelta(hours=1))
+    assert set(counts.all()) == {"2026-11"}
+    token_counts.prune(AT + timedelta(days=150))
     assert not counts.all()
 
 
@@ -173,16 +191,38 @@ def test_the_same_piece_counts_once_and_a_wrong_one_not_at_all(
 ) -> None:
     first, second = call(endpoint, account), call(endpoint, account)
     start = Shipment(Position(FILE), Position())
-    end = ingest.ingest("gw-1", start, first)
+    end = ingest.ingest("gw-1", start, first, AT)
     assert end == Position(FILE, len(first))
-    for wrong in (start, Shipment(end, Position(FILE, 1)), Shipment(end, Position("other.log", end.offset))):
+    wrong = [start, Shipment(end, Position(FILE, 1)), Shipment(end, Position(LATER, end.offset))]
+    wrong += [
+        Shipment(end, START),
+        Shipment(end, Position("other.log", end.offset)),
+        Shipment(start.begin, end),
+    ]
+    for one in wrong:
         with pytest.raises(ingest.NotNext) as refusal:
-            ingest.ingest("gw-1", wrong, first)
+            ingest.ingest("gw-1", one, first, AT)
         assert refusal.value.stored == end
-    ingest.ingest("gw-1", Shipment(Position("next.log"), end), second)
+    ingest.ingest("gw-1", Shipment(Position(LATER), end), second, AT)
     with pytest.raises(ingest.NotNext):  # the same file's beginning once more, late
-        ingest.ingest("gw-1", Shipment(Position("next.log"), end), second)
+        ingest.ingest("gw-1", Shipment(Position(LATER), end), second, AT)
     assert sum(row.requests for row in rows()) == 2
+
+
+def test_each_home_of_a_gateway_has_a_log_of_its_own(endpoint: Endpoint, account: ServiceAccount) -> None:
+    """The second one's clock is behind, and then the first one is found again."""
+    text = call(endpoint, account)
+    second = Shipment(Position("00000000000000000001-22.log"), Position(FILE, len(text)))
+    send(text)
+    ingest.ingest("gw-1", second, text, AT)
+    with pytest.raises(ingest.NotNext):
+        ingest.ingest("gw-1", second, text, AT)
+    with pytest.raises(ingest.NotNext):
+        ingest.ingest("gw-1", Shipment(Position(FILE), START), text, AT)
+    assert [row.requests for row in rows()] == [2]
+    send(text)
+    ingest.ingest("gw-2", second, text, AT)
+    assert [row.requests for row in rows()] == [4]
 
 
 def test_two_that_ship_at_once_are_told_apart_in_the_transaction(
@@ -190,9 +230,9 @@ def test_two_that_ship_at_once_are_told_apart_in_the_transaction(
 ) -> None:
     text = call(endpoint, account)
     send(text)
-    monkeypatch.setattr(ingest, "_stored", lambda _: Position())  # looked at before the other one's commit
+    monkeypatch.setattr(ingest, "stored", lambda *_: START)  # looked at before the other one's commit
     with pytest.raises(ingest.NotNext):
-        ingest.ingest("gw-1", Shipment(Position(FILE), Position()), text)
+        ingest.ingest("gw-1", Shipment(Position(FILE), START), text, AT)
     assert rows()[0].requests == 1
 
 
@@ -240,10 +280,54 @@ def test_agents_ship_with_their_token(endpoint: Endpoint, account: ServiceAccoun
     assert ship(gzip.compress(text), **known, **{"X-Berth-Log": "x:-5"}).status_code == 400
     assert ship(gzip.compress(text), **known, **{"X-Berth-Gateway": ""}).status_code == 400
     counted = {"file": FILE, "offset": len(text)}
-    assert ship(gzip.compress(text), **known).json() == {**counted, "elsewhere": {}}
+    found = ship(gzip.compress(text), **known).json()
+    own = found.pop("own")
+    assert found == {**counted, "elsewhere": {}}
+    assert list(own) == [account.id]
+    assert set(own[account.id].values()) == {11}
     again = ship(gzip.compress(text), **known)
     assert (again.status_code, again.json()) == (409, counted)
     assert rows()[0].requests == 1
+
+
+def test_agents_without_lines_ask(endpoint: Endpoint, account: ServiceAccount, settings: Any) -> None:
+    now = datetime.now(UTC)
+    end = send(call(endpoint, account, now))
+    month = token_counts.month_of(now)
+
+    def ask(gateway: str, log: str, token: str) -> Any:
+        headers = {"X-Berth-Gateway": gateway, LOG_HEADER: log, "Authorization": f"Bearer {token}"}
+        return Client().get("/internal/gateway/usage", headers=headers)
+
+    token = read_or_create(settings.BERTH_GATEWAY_TOKEN_FILE)
+    assert ask("gw-1", "", "another").status_code == 401
+    assert ask("", "", token).status_code == 400
+    assert ask("gw-1", "x:y", token).status_code == 400
+    told = ask("gw-1", f"{LATER}:0", token).json()
+    assert (told["file"], told["offset"], told["elsewhere"]) == (FILE, end.offset, {})
+    assert told["own"][account.id][month] == 11
+    # A home that was lost: nothing of its new log is counted, and all that was before is its own.
+    told = ask("gw-1", "", token).json()
+    assert (told["file"], told["offset"], told["own"][account.id][month]) == ("", 0, 11)
+    told = ask("gw-2", "", token).json()
+    assert (told["own"], told["elsewhere"][account.id][month]) == ({}, 11)
+
+
+def test_counts_of_lines_that_a_gateway_does_not_know_of_are_not_its_own(
+    endpoint: Endpoint, account: ServiceAccount, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another shipment of it is counted between the two looks."""
+    text = call(endpoint, account, datetime.now(UTC))
+    ask = token_counts.told
+    monkeypatch.setattr(token_counts, "told", lambda *given: (send(text), ask(*given))[1])
+    headers = {
+        **Shipment(Position(FILE), START, packed=False).headers(),
+        "X-Berth-Gateway": "gw-1",
+        "Authorization": f"Bearer {read_or_create(settings.BERTH_GATEWAY_TOKEN_FILE)}",
+    }
+    kind = headers.pop("Content-Type")
+    told = Client().post("/internal/gateway/usage", text, content_type=kind, headers=headers).json()
+    assert told == {"file": FILE, "offset": len(text), "elsewhere": {}, "own": {}}
 
 
 def test_a_batch_takes_a_handful_of_queries(
