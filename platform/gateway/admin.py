@@ -8,6 +8,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +19,7 @@ _HCM = f"http.{bootstrap.STAT_PREFIX}"
 _ECDS = "extension_config_discovery.http_filter"
 # File → the prefix of the statistics that Envoy keeps about following it.
 SUBSCRIPTIONS = {
+    names.AT_ONCE: "runtime",
     names.CLUSTERS: "cluster_manager.cds",
     names.ROUTES: f"{_HCM}.rds.{names.ROUTE_CONFIG}",
     names.TOKENS: f"{_ECDS}.{names.TOKEN_FILTER}",
@@ -96,6 +99,24 @@ class Admin:
             )
             for file, prefix in SUBSCRIPTIONS.items()
         }
+
+    def assigned(self) -> dict[str, str]:
+        """Endpoint → version of the replicas that Envoy works with; of those that have them in a file of their own."""
+        return {name: value.strip('"') for name, value in self._of_clusters("version_text", "TextReadouts")}
+
+    def assignments_refused(self) -> dict[str, int]:
+        """Endpoint → how often Envoy refused or could not read that file since it started."""
+        found: Counter[str] = Counter()
+        for name, value in self._of_clusters("update_(rejected|failure)", "Counters"):
+            found[name] += int(value)
+        return dict(found)
+
+    def _of_clusters(self, name: str, kind: str) -> Iterator[tuple[str, str]]:
+        pattern = quote(rf"^cluster\.me-[^.]+\.{name}$", safe="")
+        for line in self.request("GET", f"/stats?type={kind}&filter={pattern}").splitlines():
+            if ": " in line:
+                key, value = line.split(": ", 1)
+                yield key.split(".")[1], value
 
     def active_requests(self) -> int:
         stats = self._stats("downstream_rq_active", "Gauges")

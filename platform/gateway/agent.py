@@ -293,7 +293,7 @@ class Agent:
         """Only what Envoy's own statistics name counts as applied."""
         running, shelf = self.envoy.running, self.shelf
         if shelf.is_whole and running is not None and serves(self.envoy.admin, shelf.present):
-            inside = clusters.addresses(shelf.present[names.CLUSTERS])
+            inside = clusters.addresses(shelf.present[names.CLUSTERS], shelf.present[names.ASSIGNMENTS])
             self._set_serving(Serving(shelf.version, inside, running.pid))
         else:
             self._set_serving(Serving(pid=running.pid if running else None))
