@@ -25,7 +25,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
-from gateway import snapshot
+from gateway import access_claim, snapshot
 from gateway.access_logs import Position
 from gateway.admin import Admin
 from gateway.control import LOG_HEADER, USAGE_PATH, Report, Shipment
@@ -86,8 +86,15 @@ class Key:
             "grant": "sa-1:1",
             **claims,
         }
+        content = {"access": _access(content), **content}
         content = {k: v for k, v in content.items() if v is not None}
         return jwt.encode(content, self.private, alg, headers={"kid": self.kid, **(headers or {})})
+
+
+def _access(claims: dict[str, Any]) -> str | None:
+    """The claim that goes with `project`, `roles` and `endpoints`; None where those are of no use."""
+    parts = claims["project"], claims["roles"], claims.pop("endpoints", None)
+    return access_claim.text(*parts) if isinstance(parts[0], str) and isinstance(parts[1], list) else None
 
 
 def jwks(*keys: Key) -> str:

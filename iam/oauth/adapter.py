@@ -11,6 +11,7 @@ from allauth.idp.oidc.models import Client, PrivateKey
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 
+from gateway import access_claim
 from iam.oauth import keys
 
 
@@ -37,8 +38,7 @@ class OIDCAdapter(DefaultOIDCAdapter):  # type: ignore[misc]
         access_token["project"] = account.project_id
         access_token["roles"] = list(account.roles)
         access_token["grant"] = account.token_grant
-        if account.endpoint_ids is not None:
-            access_token["endpoints"] = list(account.endpoint_ids)
+        access_token["access"] = access_claim.text(account.project_id, account.roles, account.endpoint_ids)
 
     def populate_server_metadata(self, data: dict[str, Any]) -> None:
         """What this server offers (RFC 8414): one grant, with addresses that no request can change."""

@@ -24,7 +24,6 @@ SUBSCRIPTIONS = {
     names.ROUTES: f"{_HCM}.rds.{names.ROUTE_CONFIG}",
     names.TOKENS: f"{_ECDS}.{names.TOKEN_FILTER}",
     names.ACCESS: f"{_ECDS}.{names.ACCESS_FILTER}",
-    names.ROLES: f"{_ECDS}.{names.ROLES_FILTER}",
     names.BODY_LIMIT: f"{_ECDS}.{names.BODY_LIMIT_FILTER}",
     names.CORS: f"{_ECDS}.{names.CORS_FILTER}",
     names.DENIALS: f"{_ECDS}.{names.DENIALS_FILTER}",

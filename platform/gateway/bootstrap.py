@@ -158,10 +158,8 @@ def _filters(*, body_limit: bool) -> list[Json]:
         *([] if body_limit else [_upgrades_only()]),
         _discovered(names.CORS_FILTER, names.CORS, "header_mutation.v3.HeaderMutation"),
         _discovered(names.TOKEN_FILTER, names.TOKENS, "jwt_authn.v3.JwtAuthentication"),
-        usage_reader.caller(),
         _discovered(names.ACCESS_FILTER, names.ACCESS, "rbac.v3.RBAC"),
         {"name": names.RBAC_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC"}},
-        _discovered(names.ROLES_FILTER, names.ROLES, "rbac.v3.RBAC"),
         _discovered(names.DENIALS_FILTER, names.DENIALS, "rbac.v3.RBAC"),
         *request_limits.limiters(),
     ]

@@ -49,7 +49,6 @@ def problems(resources: Mapping[str, Json]) -> dict[str, list[str]]:
 
 _FILTERS = {
     names.ACCESS: names.ACCESS_FILTER,
-    names.ROLES: names.ROLES_FILTER,
     names.TOKENS: names.TOKEN_FILTER,
     names.BODY_LIMIT: names.BODY_LIMIT_FILTER,
     names.CORS: names.CORS_FILTER,
@@ -137,5 +136,13 @@ def _leaf_problems(key: str, route: Json, clusters: Mapping[str, bool]) -> Itera
         elif "route" in route and not _is_its_own(route, endpoint_id):
             yield f"route {name} leads to the cluster of {route['route']['cluster']}"
         filters = route.get("typed_per_filter_config", {})
-        if names.RBAC_FILTER not in filters and names.TOKEN_FILTER not in filters:
+        if not _is_guarded(filters) and names.TOKEN_FILTER not in filters:
             yield f"route {name} is neither guarded nor declared public"
+
+
+def _is_guarded(filters: Json) -> bool:
+    """By all that its guard must ask, in a file of whatever version."""
+    if names.RBAC_FILTER not in filters:
+        return False
+    asked = filters[names.RBAC_FILTER]["rbac"]["rules"]["policies"]
+    return {names.POLICY_PROJECT, names.POLICY_SCOPE, names.POLICY_ROLE} <= set(asked)

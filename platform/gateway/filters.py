@@ -35,12 +35,13 @@ def tokens(policy: TokenPolicy) -> Json:
             {"name": "Authorization", "value_prefix": "Bearer "},
             {"name": "Authorization", "value_prefix": "bearer "},
         ],
-        "payload_in_metadata": names.JWT_PAYLOAD,
         "failed_status_in_metadata": names.JWT_FAILURE,
-        # For the filters that look a caller up: in a hash table, and those take headers only.
+        # For the filters behind this one. `payload_in_metadata` would give them all claims, and copy each of them for
+        # each request.
         "claim_to_headers": [
             {"header_name": names.SUBJECT_HEADER, "claim_name": "sub"},
             {"header_name": names.GRANT_HEADER, "claim_name": "grant"},
+            {"header_name": names.ACCESS_HEADER, "claim_name": "access"},
         ],
         "jwt_cache_config": {"jwt_cache_size": 5000},
     }
@@ -91,9 +92,9 @@ def access(revoked: Iterable[str], callers: Iterable[Caller] = ()) -> Json:
             "@type": names.TYPE + "extensions.filters.http.rbac.v3.RBAC",
             "matcher": {
                 "matcher_tree": {"input": header, "exact_match_map": {"map": table}},
-                "on_no_match": _verdict("not-revoked", "ALLOW"),
+                "on_no_match": request_limits.table(callers) or _verdict("not-revoked", "ALLOW"),
             },
-            **request_limits.table(callers),
+            "rules_stat_prefix": request_limits.TABLE,
         },
     )
 
@@ -101,52 +102,6 @@ def access(revoked: Iterable[str], callers: Iterable[Caller] = ()) -> Json:
 def _verdict(name: str, action: str) -> Json:
     verdict = {"@type": names.TYPE + "config.rbac.v3.Action", "name": name, "action": action}
     return {"action": {"name": "verdict", "typed_config": verdict}}
-
-
-def roles(invoke_roles: Iterable[str]) -> Json:
-    """Refuses tokens without one of these roles where a route is private: the last check, so that nobody learns from
-    it of endpoints that are not theirs."""
-    private = {
-        "sourced_metadata": {
-            "metadata_source": "ROUTE",
-            "metadata_matcher": {
-                "filter": names.ROUTE_NAMESPACE,
-                "path": [{"key": names.PRIVATE}],
-                "value": {"bool_match": True},
-            },
-        }
-    }
-    may_invoke = {"or_ids": {"ids": [claim("roles", holds(role)) for role in invoke_roles]}}
-    return _extension(
-        names.ROLES_FILTER,
-        {
-            "@type": names.TYPE + "extensions.filters.http.rbac.v3.RBAC",
-            "rules": {
-                "action": "DENY",
-                "policies": {
-                    names.POLICY_ROLE: {"permissions": [private], "principals": [{"not_id": may_invoke}]}
-                },
-            },
-        },
-    )
-
-
-def claim(name: str, value: Json) -> Json:
-    """A principal: of a token whose claim `name` matches."""
-    return {
-        "sourced_metadata": {
-            "metadata_matcher": {
-                "filter": names.JWT_NAMESPACE,
-                "path": [{"key": names.JWT_PAYLOAD}, {"key": name}],
-                "value": value,
-            }
-        }
-    }
-
-
-def holds(item: str) -> Json:
-    """Matches a list with `item` in it."""
-    return {"list_match": {"one_of": {"string_match": {"exact": item}}}}
 
 
 def body_limit(max_bytes: int) -> Json:

@@ -11,7 +11,6 @@ TOKENS = "tokens.json"
 BODY_LIMIT = "body-limit.json"
 CORS = "cors.json"
 ACCESS = "access.json"
-ROLES = "roles.json"
 LIMITS = "limits.json"
 DENIALS = "denials.json"  # the agent's own, in no snapshot
 # What Envoy takes or refuses as one, in the order of writing: what refuses callers waits for nothing else. A filter
@@ -19,7 +18,6 @@ DENIALS = "denials.json"  # the agent's own, in no snapshot
 ROUTING = (AT_ONCE, ASSIGNMENTS, CLUSTERS, ROUTES)
 GROUPS: tuple[tuple[str, ...], ...] = (
     (ACCESS,),
-    (ROLES,),
     (TOKENS,),
     (BODY_LIMIT,),
     (CORS,),
@@ -36,7 +34,6 @@ TOKEN_FILTER = "berth.tokens"  # noqa: S105 - a filter's name
 BODY_LIMIT_FILTER = "berth.body_limit"
 CORS_FILTER = "berth.cors"
 ACCESS_FILTER = "berth.access"
-ROLES_FILTER = "berth.roles"
 DENIALS_FILTER = "berth.denials"
 RBAC_FILTER = "envoy.filters.http.rbac"
 
@@ -49,16 +46,16 @@ UNKNOWN_ENDPOINT = "unknown-endpoint"
 ENDPOINT_HEADER = "x-berth-endpoint"
 SECRET_HEADER = "x-berth-activator"  # noqa: S105 - a header's name
 
-# What the token filter tells the filters behind it of a token. No replica gets them.
-SUBJECT_HEADER = "x-berth-subject"
-GRANT_HEADER = "x-berth-grant"
+# What the token filter tells the filters behind it of a token. Names with a colon no client can send, since a request
+# with one is malformed, and no replica gets: in HTTP/1 Envoy writes none of them.
+SUBJECT_HEADER = ":berth-subject"
+GRANT_HEADER = ":berth-grant"
+ACCESS_HEADER = ":berth-access"
 
 JWT_NAMESPACE = (
-    "envoy.filters.http.jwt_authn"  # of the dynamic metadata in which Envoy leaves a token's claims
+    "envoy.filters.http.jwt_authn"  # of the dynamic metadata in which Envoy says why a token failed
 )
-JWT_PAYLOAD = "jwt"
 ROUTE_NAMESPACE = "berth"  # of what routes say about themselves
-PRIVATE = "private"
 # Of an endpoint with limits; PRICE: of a request (gateway.limits).
 ENDPOINT = "endpoint"
 PRICE = "price"
@@ -69,9 +66,10 @@ CALLER = "caller"
 MINUTE = "minute"
 MONTH = "month"
 JWT_FAILURE = "failure"
-POLICY_PROJECT = "project"
-POLICY_ROLE = "role"
-POLICY_SCOPE = "scope"
+# Envoy asks policies in the order of their names.
+POLICY_PROJECT = "1-project"
+POLICY_SCOPE = "2-scope"
+POLICY_ROLE = "3-role"
 POLICY_UPGRADE = "upgrade"
 POLICY_UNTOLD = "untold"  # of a gateway that was not told whom to refuse (gateway.defaults)
 REVOKED = "revoked"  # what the access filter calls a token that was revoked

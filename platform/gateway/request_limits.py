@@ -4,8 +4,8 @@ A bucket lives in a filter of the listener, which never changes: nothing that is
 of one size, FULL, and a request takes FULL / N out of its own; so a changed limit keeps the bucket as full as it was,
 in proportion, and the limit of one caller is nobody else's business. The price comes
 
-of a caller     from a table that is looked up by the token's subject: the shadow half of the access filter (ECDS),
-                which refuses nobody and leaves the name of what it found where the limiter finds it
+of a caller     from a table that is looked up by the token's subject: the second half of the access filter (ECDS),
+                which leaves the name of what it found where the limiter finds it
 of an endpoint  from its route
 
 The limiters are off but for the routes that need them. The buckets are shared by Envoy's threads. Each gateway has its
@@ -30,8 +30,8 @@ MOST_BUCKETS = 100_000  # of callers; the one that was used least recently gives
 # What the endpoints' limiter answers within the gateway, so that its answer is told from the callers' 429.
 ENDPOINT_STATUS = 510
 
-_TABLE = "caller_"  # begins the names of what the table leaves
-PRICE_KEY = f"{_TABLE}shadow_effective_policy_id"
+TABLE = "caller_"  # begins the names of what the access filter leaves
+PRICE_KEY = f"{TABLE}enforced_effective_policy_id"
 _FREE = "1"  # the price of who has no limit: Envoy wants one
 _CALLER_LIMITER = "berth.caller_requests"
 _ENDPOINT_LIMITER = "berth.endpoint_requests"
@@ -45,7 +45,8 @@ def price(requests_per_minute: int) -> int:
 
 
 def table(callers: Iterable[Caller]) -> Json:
-    """What the access filter must have to know a caller's price; nothing where nobody has one."""
+    """What the access filter does with a caller that is not refused: the name of what it finds is the price. Nothing
+    where nobody has one."""
     prices = _prices(callers)
     if not prices:
         return {}
@@ -58,11 +59,10 @@ def table(callers: Iterable[Caller]) -> Json:
     }
     entries = {subject: _named(str(cost)) for subject, cost in prices.items()}
     return {
-        "shadow_rules_stat_prefix": _TABLE,
-        "shadow_matcher": {
+        "matcher": {
             "matcher_tree": {"input": header, "exact_match_map": {"map": entries}},
             "on_no_match": _named(_FREE),
-        },
+        }
     }
 
 
@@ -72,7 +72,7 @@ def _prices(callers: Iterable[Caller]) -> dict[str, int]:
 
 
 def _named(name: str) -> Json:
-    verdict = {"@type": names.TYPE + "config.rbac.v3.Action", "name": name, "action": "LOG"}
+    verdict = {"@type": names.TYPE + "config.rbac.v3.Action", "name": name, "action": "ALLOW"}
     return {"action": {"name": "entry", "typed_config": verdict}}
 
 

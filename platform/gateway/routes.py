@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway import answers, filters, names, request_limits
+from gateway import access_claim, answers, names, request_limits
 from gateway.targets import EndpointTarget, GatewayTargets, Serving, origin_of
 
 Json = dict[str, Any]
@@ -30,8 +31,8 @@ def configuration(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> J
                 },
                 "retry_policy": _retry_policy(),
                 # Cookies know no ports: on a shared host name the console's session would reach every replica, and a
-                # replica could set it. What the filters tell each other of a caller stays here, too.
-                "request_headers_to_remove": ["cookie", names.SUBJECT_HEADER, names.GRANT_HEADER],
+                # replica could set it.
+                "request_headers_to_remove": ["cookie"],
                 "response_headers_to_remove": ["set-cookie"],
                 "typed_per_filter_config": request_limits.switched_on_everywhere(targets.callers),
             }
@@ -127,11 +128,11 @@ def _endpoint_route(target: EndpointTarget, targets: GatewayTargets) -> Json:
         "name": target.endpoint_id,
         "match": {"path_separated_prefix": f"/v1/{target.endpoint_id}"},
         "typed_per_filter_config": {
-            **(_guard(target) if target.private else _open_door()),
+            **(_guard(target, targets.tokens.invoke_roles) if target.private else _open_door()),
             **request_limits.switched_on(target),
         },
     }
-    said = {**({names.PRIVATE: True} if target.private else {}), **request_limits.route_metadata(target)}
+    said = request_limits.route_metadata(target)
     if said:
         route["metadata"] = {"filter_metadata": {names.ROUTE_NAMESPACE: said}}
     if target.is_served:
@@ -176,34 +177,34 @@ def _patience() -> Json:
     }
 
 
-def _guard(target: EndpointTarget) -> Json:
-    """Refuses every request that is not positively the project's, and then those of accounts that are narrowed to other
-    endpoints. Envoy asks policies in the order of their names: another project's token learns nothing from the second.
-
-    Roles are the same for all endpoints: `filters.roles` asks for them.
-    """
-    to_this_one = filters.claim("endpoints", filters.holds(target.endpoint_id))
-    narrowed = filters.claim("endpoints", {"present_match": True})
-    refused = {
-        names.POLICY_PROJECT: {
-            "not_id": filters.claim("project", {"string_match": {"exact": target.project}})
-        },
-        names.POLICY_SCOPE: {"and_ids": {"ids": [narrowed, {"not_id": to_this_one}]}},
+def _guard(target: EndpointTarget, invoke_roles: Iterable[str]) -> Json:
+    """Refuses every request that is not positively the project's, then those of accounts that are narrowed to other
+    endpoints, then those without a role: another project's token learns nothing from the last two."""
+    here = (access_claim.ALL, target.endpoint_id)
+    required = {
+        names.POLICY_PROJECT: _access({"prefix": access_claim.beginning(target.project)}),
+        names.POLICY_SCOPE: _any(_access({"contains": access_claim.piece(item)}) for item in here),
+        names.POLICY_ROLE: _any(_access({"contains": access_claim.piece(role)}) for role in invoke_roles),
+    }
+    policies = {
+        name: {"permissions": [{"any": True}], "principals": [{"not_id": principal}]}
+        for name, principal in required.items()
     }
     return {
         names.RBAC_FILTER: {
             "@type": names.TYPE + "extensions.filters.http.rbac.v3.RBACPerRoute",
-            "rbac": {
-                "rules": {
-                    "action": "DENY",
-                    "policies": {
-                        name: {"permissions": [{"any": True}], "principals": [principal]}
-                        for name, principal in refused.items()
-                    },
-                }
-            },
+            "rbac": {"rules": {"action": "DENY", "policies": policies}},
         }
     }
+
+
+def _access(match: Json) -> Json:
+    """A principal: of a token whose claim matches."""
+    return {"header": {"name": names.ACCESS_HEADER, "string_match": match}}
+
+
+def _any(principals: Iterable[Json]) -> Json:
+    return {"or_ids": {"ids": list(principals)}}
 
 
 def _open_door() -> Json:

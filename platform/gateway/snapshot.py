@@ -57,7 +57,6 @@ def build(targets: GatewayTargets) -> Snapshot:
         names.ROUTES: _file([routes.configuration(targets, endpoints)]),
         names.TOKENS: _file([filters.tokens(targets.tokens)]),
         names.ACCESS: _file([filters.access(targets.revoked, targets.callers)]),
-        names.ROLES: _file([filters.roles(targets.tokens.invoke_roles)]),
         names.BODY_LIMIT: _file([filters.body_limit(targets.max_request_bytes)]),
         names.CORS: _file([filters.cors(targets.console_origin)]),
         names.LIMITS: _file(denials.limits(targets.callers, endpoints)),

@@ -18,27 +18,12 @@ from gateway import names
 Json = dict[str, Any]
 
 SCRIPT = Path(__file__).with_name("usage_reader.lua")
-_CALLER, _USAGE = "berth.caller", "berth.usage"  # keys of the filter state; the script writes the second one
+_USAGE = "berth.usage"  # its key in the filter state
 _HTTP = "type.googleapis.com/envoy.extensions.filters.http."
 
 # For the access log.
-CALLER_LOGGED = f"%FILTER_STATE({_CALLER}:PLAIN)%"
+CALLER_LOGGED = f"%REQ({names.SUBJECT_HEADER})%"
 USAGE_LOGGED = f"%FILTER_STATE({_USAGE}:PLAIN)%"
-
-
-def caller() -> Json:
-    """Behind the token filter, whose header is gone when a request has passed on."""
-    value = {
-        "object_key": _CALLER,
-        "factory_key": "envoy.string",
-        "format_string": {
-            "text_format_source": {"inline_string": f"%REQ({names.SUBJECT_HEADER})%"},
-            "omit_empty_values": True,
-        },
-        "skip_if_empty": True,
-    }
-    config = {"@type": _HTTP + "set_filter_state.v3.Config", "on_request_headers": [value]}
-    return {"name": _CALLER, "typed_config": config}
 
 
 def usage() -> Json:

@@ -62,7 +62,7 @@ def token(ring: Ring) -> tuple[str, str]:
     key = keys.signing_key(ring=ring)
     now = int(time.time())
     claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "sa-1", "jti": "j", "iat": now, "exp": now + 60}
-    claims |= {"project": "p1", "roles": ["aiplatform.user"], "grant": "sa-1:1"}
+    claims |= {"access": "p1,aiplatform.user,*,", "grant": "sa-1:1"}
     return jwt.encode(claims, key.private, "RS256", headers={"kid": key.kid}), key.kid
 
 
@@ -115,5 +115,5 @@ def kids(seen: Counter[tuple[Ring, str, int]], ring: Ring) -> set[str]:
 def token_of_oldest() -> str:
     key = keys.published_keys()[0]
     claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "sa-1", "exp": int(time.time()) + 600}
-    claims |= {"project": "p1", "roles": ["aiplatform.user"], "grant": "sa-1:1"}
+    claims |= {"access": "p1,aiplatform.user,*,", "grant": "sa-1:1"}
     return jwt.encode(claims, key.private, "RS256", headers={"kid": key.kid})

@@ -149,7 +149,8 @@ class TestOnce:
         assert "no-store" in response["Cache-Control"]
         text, key = shown_key(response), ApiKey.objects.get()
         claims = jwt.decode(text, options={"verify_signature": False})
-        assert (claims["sub"], claims["endpoints"]) == (key.id, [endpoints["chat"].id])
+        assert claims["sub"] == key.id
+        assert claims["access"] == f"{key.project_id},aiplatform.user,{endpoints['chat'].id},"
         assert claims["exp"] == int(key.expires_at.timestamp())
         assert key.tokens_per_minute == 500
         assert timedelta(days=29) < key.expires_at - timezone.now() <= timedelta(days=30)
