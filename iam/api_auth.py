@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, NotFound
 from rest_framework.request import Request
@@ -13,8 +14,10 @@ from iam.actors import actor_for_account
 from iam.models import ServiceAccount
 from iam.oauth import tokens
 
-# Set on the request while its token is not accepted yet, for the header of the 401.
+# Set on the request while its token is not accepted: what is wrong with it, in English, for the header of the 401.
 _FAILED = "bearer_failed"
+_DISABLED = gettext_noop("The service account of this token is disabled or gone.")
+_REVOKED = gettext_noop("This token was revoked when its service account changed.")
 
 
 class AccountPrincipal:
@@ -46,26 +49,28 @@ class ServiceAccountAuthentication(BaseAuthentication):
         scheme, _space, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        setattr(request._request, _FAILED, True)
         try:
             claims = tokens.verify(token.strip())
         except tokens.InvalidToken as error:
-            raise AuthenticationFailed(str(error)) from error
+            raise _failed(request, str(error)) from error
         account = ServiceAccount.objects.select_related("project").filter(id=claims["sub"]).first()
         if account is None or not account.is_active:
-            raise AuthenticationFailed(_("The service account of this token is disabled or gone."))
+            raise _failed(request, _DISABLED)
         if claims["grant"] != account.token_grant:
-            raise AuthenticationFailed(
-                _("This token was revoked when its service account changed. Get a new one.")
-            )
+            raise _failed(request, _REVOKED)
         asked = request.query_params.get("project")
         if asked and asked != account.project_id:
             raise NotFound(_("There is no such project, or you don't belong to it."))
-        setattr(request._request, _FAILED, False)
         request._request.actor = actor_for_account(account)  # type: ignore[attr-defined]
         return AccountPrincipal(account), claims
 
     def authenticate_header(self, request: Request) -> str:
         """RFC 6750 §3: an error code only where a token was sent."""
-        failed = getattr(request._request, _FAILED, False)
-        return 'Bearer realm="Berth", error="invalid_token"' if failed else 'Bearer realm="Berth"'
+        wrong = getattr(request._request, _FAILED, "")
+        error = f', error="invalid_token", error_description="{wrong}"' if wrong else ""
+        return f'Bearer realm="Berth"{error}'
+
+
+def _failed(request: Request, wrong: str) -> AuthenticationFailed:
+    setattr(request._request, _FAILED, wrong)
+    return AuthenticationFailed(_(wrong))

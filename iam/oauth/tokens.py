@@ -13,8 +13,8 @@ import jwt
 from allauth.idp.oidc.adapter import get_adapter
 from allauth.idp.oidc.models import Client
 from django.conf import settings
+from django.utils.translation import gettext_noop as _
 
-from gateway import access_claim
 from iam.models import ApiKey
 from iam.oauth import keys
 from iam.roles import Role
@@ -23,7 +23,8 @@ REQUIRED_CLAIMS = ["iss", "aud", "sub", "exp", "iat", "jti", "project", "roles",
 
 
 class InvalidToken(Exception):
-    """The token is no valid access token of this installation. Its text may be told to the caller."""
+    """The token is no valid access token of this installation. Its text may be told to the caller: English, plain
+    enough for a header, and in the catalogue."""
 
 
 def lifetime_s(client: Client) -> int:
@@ -52,7 +53,7 @@ def issue(client: Client) -> str:
 
 def issue_key(key: ApiKey) -> str:
     """The API key itself. Whether its person may call endpoints is said by the list of revoked grants, which follows
-    their roles; the role in its claims only tells the gateway that keys may."""
+    their roles; the claim `roles` only tells the gateway that keys may."""
     claims: dict[str, Any] = {
         "iss": get_adapter().get_issuer(),
         "aud": settings.BERTH_TOKEN_AUDIENCE,
@@ -63,8 +64,9 @@ def issue_key(key: ApiKey) -> str:
         "project": key.project_id,
         "roles": [Role.USER],
         "grant": key.token_grant,
-        "access": access_claim.text(key.project_id, [Role.USER], key.endpoint_ids),
     }
+    if key.endpoint_ids is not None:
+        claims["endpoints"] = list(key.endpoint_ids)
     signing = keys.signing_key(ring=keys.Ring.API_KEYS)
     return jwt.encode(claims, signing.private, algorithm="RS256", headers={"kid": signing.kid})
 
@@ -79,10 +81,10 @@ def verify(token: str) -> dict[str, Any]:
         key = keys.key_by_id(kid) if isinstance(kid, str) else None
         if key is None and isinstance(kid, str) and keys.key_by_id(kid, keys.Ring.API_KEYS):
             raise InvalidToken(
-                "API keys are for calling endpoints. Use a service account's access token here."
+                _("API keys are for calling endpoints. Use a service account's access token here.")
             )
         if key is None:
-            raise InvalidToken("The token is signed with a key that this server does not know.")
+            raise InvalidToken(_("The token is signed with a key that this server does not know."))
         claims: dict[str, Any] = jwt.decode(
             token,
             key.private.public_key(),
@@ -92,7 +94,7 @@ def verify(token: str) -> dict[str, Any]:
             options={"require": REQUIRED_CLAIMS},
         )
     except jwt.ExpiredSignatureError as error:
-        raise InvalidToken("The token has expired. Get a new one.") from error
+        raise InvalidToken(_("The token has expired.")) from error
     except jwt.PyJWTError as error:
-        raise InvalidToken("The token is not valid here.") from error
+        raise InvalidToken(_("The token is not valid here.")) from error
     return claims

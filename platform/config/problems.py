@@ -12,6 +12,7 @@ import sys
 from http import HTTPStatus
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.db import InterfaceError, OperationalError
@@ -78,9 +79,23 @@ def _describe(error: Exception) -> dict[str, Any] | None:
             return problem(404, _("There is nothing here."))
         case PermissionDenied():
             return problem(403, str(error) or _("Your role in this project does not allow this."))
+        case exceptions.NotAuthenticated():
+            return problem(401, f"{_('No access token was sent.')} {_where_tokens_are_from()}")
+        case exceptions.AuthenticationFailed():
+            return problem(401, f"{_plain(error.detail)} {_where_tokens_are_from()}")
         case exceptions.APIException():
             return problem(error.status_code, _plain(error.detail))
     return None
+
+
+def _where_tokens_are_from() -> str:
+    return _(
+        "Get an access token at %(token)s with the credentials of a service account and send it as "
+        "'Authorization: Bearer <token>'. How to is told at %(docs)s."
+    ) % {
+        "token": f"{settings.BERTH_PUBLIC_URL}/accounts-api/v2/auth/token",
+        "docs": f"{settings.BERTH_PUBLIC_URL}/api/docs/",
+    }
 
 
 def _invalid(errors: dict[str, list[str]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jwt
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 from django.test import Client
 
@@ -141,8 +142,11 @@ class TestWhoMayWhat:
 class TestTokens:
     def refused(self, token: str) -> None:
         response = Client().get(ACCOUNTS, headers={"Authorization": f"Bearer {token}"})
-        is_problem(response, 401)
-        assert response["WWW-Authenticate"] == 'Bearer realm="Berth", error="invalid_token"'
+        told = is_problem(response, 401)
+        began = 'Bearer realm="Berth", error="invalid_token", error_description="'
+        assert response["WWW-Authenticate"].startswith(began)
+        assert response["WWW-Authenticate"].isascii()
+        assert f"{settings.BERTH_PUBLIC_URL}/accounts-api/v2/auth/token" in told["detail"]
 
     def token(self, owner_actor: Actor) -> str:
         return bearer(owner_actor, Role.ADMIN)["Authorization"].split()[1]
