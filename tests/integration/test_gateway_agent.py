@@ -399,7 +399,7 @@ def test_what_envoy_refuses_keeps_the_last_good_one(
 ) -> None:
     gateway = world.gateway.ready()
     good = world.plane.polls[-1].applied
-    before = {p.name: p.read_bytes() for p in (gateway.home / "xds").iterdir()}
+    before = {p.name: p.read_bytes() for p in (gateway.home / "xds").iterdir() if p.is_file()}
     world.plane.publish_raw(*spoiled(world, spoil))
     until(lambda: world.plane.polls[-1].rejected, what=f"a rejection is reported\n{gateway.output()}")
     last = world.plane.polls[-1]
@@ -410,9 +410,9 @@ def test_what_envoy_refuses_keeps_the_last_good_one(
     assert len(said["evidence"]) > 20
     assert serves(gateway, world)
     kept = names.ROUTING if file in names.ROUTING else (file,)
-    for path in (gateway.home / "xds").iterdir():  # all else is the newest
-        changes = path.name not in (*kept, names.DENIALS)
-        assert (path.read_bytes() != before[path.name]) is changes, path.name
+    for name, content in before.items():  # all else is the newest
+        changes = name not in (*kept, names.DENIALS)
+        assert ((gateway.home / "xds" / name).read_bytes() != content) is changes, name
     pid = gateway.envoy_pid()
     assert pid is not None
     os.kill(pid, signal.SIGKILL)  # a new Envoy does not meet the bad file either
