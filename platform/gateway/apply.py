@@ -112,11 +112,10 @@ class Applier:
             return refusal  # Envoy has said why; trying again would only disturb what works
         self._refused.pop(group, None)
         self._note(group, new, version)
-        refused_before = self._assignments_refused(group)
         plan = steps(self._shelf.good, new, group)
         refusal = next(filter(None, (self._put(name, content) for name, content in plan)), None)
         if any(name == names.ASSIGNMENTS for name, _ in plan) and refusal is None:
-            refusal = self._followed(refused_before)
+            refusal = self._followed()
         if refusal is not None:
             self._put_back(group)
             if refusal.final:
@@ -134,7 +133,7 @@ class Applier:
                 continue
             refusal = next(filter(None, (self._awaited(name, {}) for name in group)), None)
             if names.ASSIGNMENTS in group and refusal is None:
-                refusal = self._followed({})
+                refusal = self._followed()
             if refusal is None:
                 self._shelf.took(group)
             else:
@@ -169,31 +168,22 @@ class Applier:
         evidence = self._evidence() or f"Envoy did not take it within {_PATIENCE_S:.0f} s"
         return Refusal(name, evidence, final=False)
 
-    def _assignments_refused(self, group: Group) -> Mapping[str, int]:
-        return self._admin.assignments_refused() if names.ASSIGNMENTS in group and self._assigned() else {}
-
-    def _assigned(self) -> dict[str, str]:
-        return _assigned(self._shelf.present)
-
-    def _followed(self, before: Mapping[str, int]) -> Refusal | None:
-        """None as soon as each cluster whose replicas lie in a file of their own works with that file.
-
-        before: the refusals that are not about what lies there now. Envoy looks twice a second, and at once into the
-        file of a cluster that is new.
-        """
-        wanted = self._assigned()
-        deadline = time.monotonic() + _PATIENCE_S
-        asked_again = time.monotonic() + 2 * assignments.POLL_S
-        while behind := _behind(wanted, self._admin.assigned() if wanted else {}):
+    def _followed(self) -> Refusal | None:
+        """None as soon as each cluster whose replicas lie in a file of their own works with that file. Envoy looks
+        twice a second, and at once into the file of a cluster that is new; what it refuses it refuses each time."""
+        wanted = _assigned(self._shelf.present)
+        began = time.monotonic()
+        refused: dict[str, int] = {}
+        ask_at = began + 2 * assignments.POLL_S
+        while wanted and (behind := _behind(wanted, self._admin.assigned())):
             now = time.monotonic()
-            if now > asked_again:
-                refused = self._admin.assignments_refused()
-                found = next((name for name in behind if refused.get(name, 0) > before.get(name, 0)), None)
-                if found is not None:
-                    return Refusal(
-                        names.ASSIGNMENTS, self._evidence() or f"Envoy refused the replicas of {found}"
-                    )
-            if now > deadline:
+            if now > ask_at:
+                before, refused = refused, self._admin.assignments_refused()
+                if any(0 < before.get(name, 0) < refused.get(name, 0) for name in behind):
+                    text = self._evidence() or f"Envoy refused the replicas of {behind[0]}"
+                    return Refusal(names.ASSIGNMENTS, text)
+                ask_at = now + 2 * assignments.POLL_S
+            if now > began + _PATIENCE_S:
                 text = f"Envoy did not take the replicas of {behind[0]} within {_PATIENCE_S:.0f} s"
                 return Refusal(names.ASSIGNMENTS, text, final=False)
             time.sleep(0.03)

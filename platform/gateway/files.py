@@ -27,12 +27,7 @@ def write(path: Path, content: str | bytes, *, durable: bool = True) -> None:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    write(path, encoded(document))
-
-
-def encoded(document: Mapping[str, Any]) -> bytes:
-    """As it is written."""
-    return json.dumps(document, separators=(",", ":")).encode()
+    write(path, json.dumps(document, separators=(",", ":")))
 
 
 def read_json(path: Path) -> Any:
