@@ -18,6 +18,7 @@ from typing import Any
 
 import envoy
 
+from gateway import names
 from gateway.targets import Caller, EndpointTarget, Limits, ReplicaTarget, Serving
 from tests.bench.gateway import (
     MANY,
@@ -60,6 +61,7 @@ def run() -> list[Result]:
             *_against_the_first(busy, alone),
             *_against_itself(busy, alone),
             *_revocations(work, small),
+            *_denials(work, small),
             *_changes(large),
         ]
 
@@ -87,13 +89,50 @@ def _against_itself(busy: Any, alone: Any) -> Iterator[Result]:
 def _revocations(work: Path, small: Guarded) -> Iterator[Result]:
     """The same gateway with and without them, in turns."""
     found: dict[str, list[float]] = {"without": [], "with": []}
-    contender = [small.contender("one")]
     for _ in range(CHANGES):
         for name, grants in (("without", ()), ("with", tuple(f"sa-{n}:1" for n in range(REVOKED)))):
             small.gateway.publish(revoked=grants)
-            found[name].append(in_turns(work, contender, connections=1, rounds=1)["one"].p50_ms)
+            found[name].append(_p50(work, small))
     ratio = median(found["with"]) / median(found["without"])
     yield Result(f"guards: p50 with {REVOKED} revocations", round(ratio, 3), "x", "<= 1.05 x", ratio <= 1.05)
+
+
+def _denials(work: Path, small: Guarded) -> Iterator[Result]:
+    """The same gateway while nobody, and while that many callers have used up their tokens, in turns."""
+    plane, gateway = small.plane, small.gateway
+    tokens = {f"sa-{n}": plane.key.token(sub=f"sa-{n}", grant=f"sa-{n}:1") for n in range(ACCOUNTS)}
+    some = [tokens[f"sa-{n}"] for n in range(0, ACCOUNTS, ACCOUNTS // 20)]
+
+    def limited(tokens_per_month: int) -> tuple[Caller, ...]:
+        limits = Limits(tokens_per_month=tokens_per_month)
+        return (Caller(SUBJECT, ROOMY), *(Caller(subject, limits) for subject in tokens))
+
+    gateway.publish(callers=limited(10**9))
+    for token in tokens.values():
+        assert gateway.get(PATH, token).status == 200
+    file = gateway.home / "xds" / names.DENIALS
+    found: dict[str, list[float]] = {"without": [], "with": []}
+    enforced, written = [], []
+    for _ in range(CHANGES):
+        gateway.publish(callers=limited(10**9))
+        until(lambda: all(gateway.get(PATH, token).status == 200 for token in some))
+        found["without"].append(_p50(work, small))
+        began = time.time()
+        plane.publish(callers=limited(1))
+        until(lambda: all(gateway.get(PATH, token).status == 429 for token in some))
+        enforced.append(time.time() - began)
+        written.append(time.time() - file.stat().st_mtime)
+        found["with"].append(_p50(work, small))
+    assert file.read_text().count('"sa-') == ACCOUNTS
+    label = f"guards: {ACCOUNTS} callers over their token limit"
+    yield Result(f"{label}, built → enforced, longest of {CHANGES}", *_seconds(max(enforced)))
+    yield Result(f"{label}, written → enforced, longest of {CHANGES}", *_seconds(max(written)))
+    ratio = min(found["with"]) / min(found["without"])
+    yield Result(f"{label}, p50 of another", round(ratio, 3), "x", "<= 1.2 x", ratio <= 1.2)
+
+
+def _p50(work: Path, small: Guarded) -> float:
+    return in_turns(work, [small.contender("one")], connections=1, rounds=1)["one"].p50_ms
 
 
 def _changes(large: Guarded) -> Iterator[Result]:
