@@ -327,7 +327,8 @@ def _access_log() -> Json:
     """One JSON object a line, a line for each request that has ended. No query string and no header of the caller's:
     both can hold secrets.
 
-    `path` is as the replica got it, below its endpoint; as the caller sent it where no replica was asked.
+    `path` is as the replica got it, below its endpoint; as the caller sent it where no replica was asked. `replica` is
+    its address; the activator's name where that held the request.
     """
     return {
         "name": "envoy.access_loggers.file",
@@ -351,7 +352,7 @@ def _access_log() -> Json:
                     "bytes_out": "%BYTES_SENT%",
                     "duration_ms": "%DURATION%",
                     "first_byte_ms": "%RESPONSE_DURATION%",
-                    "replica": "%UPSTREAM_HOST%",
+                    "replica": "%UPSTREAM_HOST_NAME%",
                     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
                     "usage": usage_reader.USAGE_LOGGED,
                 }

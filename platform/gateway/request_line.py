@@ -7,6 +7,9 @@ prompt      a quarter of the request body's bytes
 completion  the events with content that were sent, for a stream; else a quarter of the answer's bytes, and none
             where the answer is no text (embeddings, scores)
 
+Of a request that was held while its endpoint woke (gateway.clusters.activator) only what a model said counts, its own
+count or its words: who left before, or was told that there is nobody to answer, is charged for nothing.
+
 Lines of an answer that was too large to be looked into are marked, too, and have no tokens.
 """
 
@@ -19,6 +22,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
+
+from gateway import names
 
 BYTES_PER_TOKEN = 4  # of English text, in the common vocabularies
 NOBODY = ""  # the subject of a request without a token, or with a bad one
@@ -180,6 +185,8 @@ def _tokens(said: Mapping[str, Any], status: int) -> tuple[int, int, bool, bool]
         completion = 0 if answered == "-" else _number(answered)
         return prompt, completion + after, after > 0 or asked == "-", False
     if status and not 200 <= status < 300:
+        return 0, 0, False, False
+    if said["replica"] == names.ACTIVATOR and not after and (parts or not status):
         return 0, 0, False, False
     if parts:
         return prompt, after, True, False

@@ -21,6 +21,7 @@ import pytest
 import uvicorn
 from websockets.sync.client import connect
 
+from gateway.request_line import Request, parse
 from tests.support_activator import Bedroom, in_threads, joined, sleeping, streaming
 from tests.support_gateway import Answer, World, bearer, endpoint, until
 from tests.support_replica import Exchange
@@ -202,10 +203,10 @@ def test_nobody_waits_for_ever_and_not_too_many_do(world: World, impatient: Bedr
     assert json.loads(data_of(answers[2])[0])["error"]["code"] == "wake_timeout"
 
 
-def leaver(world: World, size: int) -> socket.socket:
+def leaver(world: World, size: int, path: str = CHAT) -> socket.socket:
     """A caller who has sent as much of its body as is taken."""
     caller = world.gateway.raw()
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {world.key.token()}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {world.key.token()}\r\n"
     caller.sendall(f"{head}content-length: {size}\r\n\r\n".encode())
     caller.settimeout(0.5)
     with contextlib.suppress(TimeoutError):
@@ -301,6 +302,30 @@ def test_a_stream_is_told_how_far_the_wake_is_and_goes_on_with_the_replicas_word
     assert comments[0].startswith(": waking: loading model, about 1")
     assert raw.body.endswith(b"".join(PIECES) + b"data: [DONE]\n\n")
     assert {exchange.header("accept-encoding") for exchange in replica.seen} == {"identity"}
+
+
+def test_an_answer_that_no_model_gave_costs_nothing(world: World, bedroom: Bedroom) -> None:
+    """Not those that end while they are held; those that were let through cost what they do anywhere."""
+    path, body = "/free/v1/chat/completions", b'{"messages": [], "stream": true}'
+
+    def counted() -> list[Request]:
+        found = [parse(line) for line in world.plane.shipped if json.loads(line)["path"] == path]
+        return [request for request in found if request is not None]
+
+    threads, _ = in_threads(2, lambda _: send(world, f"/v1/me-1{path}", body))
+    left = leaver(world, 100, f"/v1/me-1{path}")
+    bedroom.until_waiting(3)
+    left.close()
+    until(lambda: [one.status for one in counted()] == [0], what="who left is counted")
+    bedroom.until_waiting(2)
+    time.sleep(0.4)  # the streams have begun
+    bedroom.fail(status="FAILED", code="image_missing", message="There is no such image.")
+    joined(threads)
+    bedroom.anew().wake(world.replica(streaming(*PIECES)))
+    assert send(world, f"/v1/me-1{path}", body).status == 200
+    until(lambda: len(counted()) == 4, what="all are counted")
+    tokens = [(one.status, one.prompt_tokens, one.completion_tokens) for one in counted()]
+    assert tokens == [(0, 0, 0), (200, 0, 0), (200, 0, 0), (200, 8, len(PIECES))]
 
 
 def test_a_short_wait_leaves_a_stream_alone(world: World, bedroom: Bedroom) -> None:

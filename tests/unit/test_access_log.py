@@ -59,6 +59,13 @@ def test_a_request_belongs_to_the_moment_at_which_it_ended() -> None:
         # The caller went away while the model server worked on the prompt.
         ({"usage": None, "status": 0, "bytes_out": 0}, (25, 0, True, False)),
         ({"usage": "unread"}, (0, 0, False, True)),
+        # It was held: who left while it waited, or was told in a stream that had begun that it cannot wake.
+        ({"usage": None, "status": 0, "bytes_out": 0, "replica": "activator"}, (0, 0, False, False)),
+        ({"usage": "- - 0", "replica": "activator"}, (0, 0, False, False)),
+        # It was let through: a model has answered.
+        ({"usage": "- - 7", "replica": "activator"}, (25, 7, True, False)),
+        ({"usage": "9 2 0", "replica": "activator"}, (9, 2, False, False)),
+        ({"usage": None, "replica": "activator"}, (25, 75, True, False)),
         # Nobody computed anything.
         ({"usage": None, "status": 500}, (0, 0, False, False)),
         ({"usage": None, "status": 429, "replica": None}, (0, 0, False, False)),
