@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
+from django.db import transaction
 from django.test import Client
 
 from config.asgi import application
@@ -23,6 +24,7 @@ from endpoints import consumers
 from iam.models import Membership
 from iam.roles import Role
 from tests.conftest import make_member, signed_in
+from tests.integration.test_api_fuzz import addresses_of, bodies, filled, operations, properties
 from tests.support_endpoints import load_data
 from tests.support_sockets import Socket
 from tests.support_tenancy import (
@@ -308,6 +310,32 @@ class TestIdsInBodies:
         mine = f"/api/v1/service-accounts/{beta.ids['account']}/"
         self.sent(alpha, beta, "patch", mine, {"endpoints": ["%(endpoint)s"]})
         self.sent(alpha, beta, "post", "/api/v1/api-keys/", {"name": "mine", "endpoints": ["%(endpoint)s"]})
+
+    def test_every_field_of_the_schema(self, alpha: World, beta: World) -> None:
+        """Whatever may be written: nothing of A is shown, and ids of A are answered as ids of nothing are."""
+        client = signed_in(beta.owner)
+        schema = client.get("/api/schema/?format=json").json()
+        wrong, sent = [], 0
+        for path, method, operation in operations(schema):
+            shape = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            (address,) = addresses_of(path, beta)
+            for names, kind in properties(schema, shape["schema"]) if shape else ():
+                for name in ("endpoint", "model"):
+                    answers = []
+                    for value in (alpha.ids[name], re.sub("[0-9a-f]", "0", alpha.ids[name])):
+                        given = [value] if kind.get("type") == "array" else value
+                        body = filled(bodies(beta).get(path, {}), names, given)
+                        with transaction.atomic():
+                            call = getattr(client, method)
+                            response = call(address, json.dumps(body), content_type="application/json")
+                            transaction.set_rollback(True)
+                        shown = alpha.shown_in(body_of(response), asked=value)
+                        answers.append((response.status_code, shown))
+                        sent += 1
+                    if answers[0] != answers[1] or answers[0][1]:
+                        wrong.append(f"{method} {path} {'.'.join(names)}: {name} {answers}")
+        assert wrong == []
+        assert sent > 150
 
     def test_many_at_once(self, alpha: World, beta: World) -> None:
         client = signed_in(beta.owner)
