@@ -93,14 +93,15 @@ ONE = snapshot.build(targets(ready("me-a", 1))).resources
 OTHER = snapshot.build(targets(ready("me-b", 2), revoked=("sa-1:1",))).resources
 
 
-def test_files_are_private_and_damaged_ones_are_not_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [b"", b"{", b"null", b'{"version_info": "1", "resources": []}'])
+def test_files_are_private_and_damaged_ones_are_not_there(tmp_path: Path, damage: bytes) -> None:
     assert not shelf(tmp_path).is_whole
     put(shelf(tmp_path), ONE)
     assert shelf(tmp_path).present == ONE
     xds = tmp_path / "xds"
     assert {p.stat().st_mode & 0o777 for p in xds.iterdir() if p.is_file()} == {0o600}
-    files.write(xds / names.ROUTES, json.dumps(ONE[names.ROUTES])[:-10])
-    assert not shelf(tmp_path).is_whole
+    files.write(xds / names.ROUTES, damage)
+    assert not shelf(tmp_path).can_start
 
 
 def test_in_place_of_what_is_damaged_stands_what_was_there_before(tmp_path: Path) -> None:
