@@ -178,7 +178,10 @@ def _filters(*, body_limit: bool) -> list[Json]:
 
 
 def _upgrades_only() -> Json:
-    """Envoy takes every request for a WebSocket that asks to become one; a POST with a body would pass all limits."""
+    """Envoy takes every request for a WebSocket that asks to become one; a POST with a body would pass all limits.
+
+    What follows the head Envoy keeps until the replica has answered 101: one that speaks no WebSocket never sees it.
+    """
     has_body = [
         _header(":method", {"string_match": {"exact": "GET"}}, absent=True),
         {"and_rules": {"rules": [_header("content-length", {"present_match": True}), _no_length()]}},

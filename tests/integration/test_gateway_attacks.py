@@ -10,7 +10,8 @@ from contextlib import suppress
 
 import pytest
 
-from tests.support_gateway import World, endpoint
+from tests.support_gateway import World, endpoint, until
+from tests.support_replica import Exchange
 
 pytestmark = pytest.mark.envoy
 
@@ -171,6 +172,37 @@ def test_nothing_gets_past_the_limits_by_asking_for_a_websocket(world: Attacked,
     assert re.match(rb"HTTP/1\.1 400", received), received[:300]
     assert before == {name: len(replica.seen) for name, replica in world.replicas.items()}
     assert world.gateway.get(f"/v1/{MINE}/x", world.key.token()).status == 200
+
+
+REFUSAL = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"  # of a server that knows no WebSockets
+CONSENT = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+
+
+@pytest.mark.parametrize("answer", [REFUSAL, CONSENT], ids=["200", "101"])
+def test_what_follows_a_websockets_head_waits_for_the_replicas_consent(
+    world: Attacked, answer: bytes
+) -> None:
+    """To a server that went on reading HTTP it would be a second request, seen by no limit and counted by nobody."""
+    early: list[bytes] = []
+    late: list[bytes] = []
+
+    def hesitate(exchange: Exchange) -> None:
+        exchange.connection.settimeout(0.3)
+        with suppress(TimeoutError):
+            early.append(exchange.reader.peek())
+        exchange.send(answer)
+        with suppress(TimeoutError, ConnectionError):
+            late.append(exchange.connection.recv(65536))
+        exchange.connection.close()
+
+    replica = world.replica(hesitate)
+    world.gateway.publish(*world.plane.targets.endpoints, endpoint(f"{ID}{answer[9:12].decode()}", replica))
+    line = f"GET /v1/{ID}{answer[9:12].decode()}/x HTTP/1.1"
+    received = exchange(world, request_with(world, WEBSOCKET, HIDDEN, line))
+    assert re.findall(rb"HTTP/1\.1 (\d{3})", received) == [answer[9:12]]
+    assert (early, len(replica.seen)) == ([], 1)
+    until(lambda: late, what="the replica's connection has ended, or brought something")
+    assert late == [HIDDEN.encode() if answer == CONSENT else b""]
 
 
 @pytest.mark.parametrize(
