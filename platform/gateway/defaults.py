@@ -27,19 +27,9 @@ def _extension(name: str, kind: str, config: Json) -> Json:
 
 
 def _nobody(name: str) -> Json:
-    """Refuses every token, and everybody on what calls itself private."""
-    private = {
-        "sourced_metadata": {
-            "metadata_source": "ROUTE",
-            "metadata_matcher": {
-                "filter": names.ROUTE_NAMESPACE,
-                "path": [{"key": names.PRIVATE}],
-                "value": {"bool_match": True},
-            },
-        }
-    }
-    token = {"header": {"name": names.SUBJECT_HEADER, "present_match": True}}
-    policy = {"permissions": [{"or_rules": {"rules": [private, token]}}], "principals": [{"any": True}]}
+    """Refuses every token. Who has none does not come this far where one is needed."""
+    token = {"header": {"name": names.ACCESS_HEADER, "present_match": True}}
+    policy = {"permissions": [{"any": True}], "principals": [token]}
     rules = {"action": "DENY", "policies": {names.POLICY_UNTOLD: policy}}
     return _extension(name, "rbac.v3.RBAC", {"rules": rules})
 
@@ -53,7 +43,6 @@ def _no_origin() -> Json:
 
 BUILT_IN: Resources = {
     names.ACCESS: _file(_nobody(names.ACCESS_FILTER)),
-    names.ROLES: _file(_nobody(names.ROLES_FILTER)),
     names.BODY_LIMIT: _file(filters.body_limit(MAX_REQUEST_BYTES)),
     names.CORS: _file(_no_origin()),
     names.AT_ONCE: _file(assignments.at_once({})),
