@@ -273,7 +273,7 @@ class Agent:
         self._refused = version, refused
         for refusal in refused:
             log.error(
-                "snapshot rejected version=%s file=%s, going on with what was there before: %s",
+                "snapshot rejected version=%s file=%s, going on without it: %s",
                 version,
                 refusal.file,
                 refusal.evidence,

@@ -12,6 +12,7 @@ import socket
 import ssl
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -486,6 +487,26 @@ def test_an_inconsistent_snapshot_never_reaches_envoy(world: World) -> None:
     assert "which is not there" in world.plane.polls[-1].rejected
     assert world.plane.polls[-1].applied == good
     assert serves(gateway, world)
+
+
+def test_after_a_long_silence_old_routes_lead_nowhere(world: World) -> None:
+    """The addresses of a gateway that was silent for long are given to others."""
+    gateway = world.gateway.ready()
+    gateway.signal(signal.SIGTERM)
+    old = time.time() - 2 * 3600
+    os.utime(gateway.home / "status.json", (old, old))
+    revoking(world, bad_route)
+    gateway.start()
+    until(lambda: names.ROUTES in world.plane.polls[-1].rejected, what=gateway.output())
+    assert not serves(gateway, world)
+    assert world.plane.polls[-1].applied == ""
+    version = world.plane.publish()
+    until(lambda: serves(gateway, world), what="a good one is taken")
+    gateway.signal(signal.SIGTERM)
+    revoking(world, bad_route)
+    gateway.start()  # after a short one they are good
+    until(lambda: serves(gateway, world), what="the last good ones are served")
+    until(lambda: world.plane.polls[-1].applied == version and world.plane.polls[-1].rejected)
 
 
 def test_denials_that_envoy_refuses_are_told_and_the_last_ones_stay(world: World) -> None:
