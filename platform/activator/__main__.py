@@ -16,6 +16,7 @@ from pathlib import Path
 
 from activator.app import Activator, AddressTaken, Options
 from activator.lines import Limits
+from gateway import logs
 
 EXIT_TAKEN = 3
 
@@ -52,9 +53,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 def main() -> int:
     """The process."""
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logs.to_stdout()
     options = parse(sys.argv[1:])
     try:
         asyncio.run(Activator(options).run())

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gateway import bootstrap, clusters, files, names
+from gateway import bootstrap, clusters, files, logs, names
 from gateway.accounting import Accounting
 from gateway.admin import AdminError
 from gateway.apply import Applier, Refusal, serves
@@ -352,9 +352,7 @@ def _telling(lines: Iterable[str]) -> str:
 
 
 def main() -> int:
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logs.to_stdout()
     return Agent(parse(sys.argv[1:])).run()
 
 

@@ -27,6 +27,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from config.keyfiles import read_or_create
 from endpoints.runtime import owner
+from gateway import logs
 from iam.setup import ensure_first_admin
 from launcher import assets, home, ports
 from launcher.programs import Facts, Plan, Program, loopback, programs
@@ -258,6 +259,7 @@ class Setup:
             "DJANGO_SETTINGS_MODULE": os.environ["DJANGO_SETTINGS_MODULE"],
             "BERTH_HOME": str(settings.BERTH_HOME),
             "BERTH_RUNTIME": runtime,
+            logs.FORMAT_VARIABLE: "json" if settings.BERTH_LOG_JSON else "plain",
             "BERTH_SUPERVISED": str(settings.BERTH_HOME),
         }
         if settings.BERTH_TLS_CERT:

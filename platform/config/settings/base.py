@@ -264,6 +264,7 @@ LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("vi", "Tiếng Việt")]
 LOCALE_PATHS = [ROOT / "platform" / "locale"]
 USE_I18N = True
+FORMAT_MODULE_PATH = "config.formats"
 USE_TZ = True
 TIME_ZONE = "UTC"
 
@@ -308,6 +309,8 @@ SPECTACULAR_SETTINGS = {
     },
 }
 
+# One JSON object a line, from every process of ours.
+BERTH_LOG_JSON = False
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,

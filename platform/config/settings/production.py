@@ -16,4 +16,5 @@ LANGUAGE_COOKIE_SECURE = True
 # Browsers take cookies of such names over TLS and from this very host only: no neighbour's page can plant one.
 SESSION_COOKIE_NAME = "__Host-berth_session"
 CSRF_COOKIE_NAME = "__Host-berth_csrf"
+BERTH_LOG_JSON = True
 LOGGING["formatters"]["plain"] = {"()": "config.logs.JsonFormatter"}
