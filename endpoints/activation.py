@@ -27,6 +27,7 @@ _COLUMNS = (
     "id",
     "min_replicas",
     "max_replicas",
+    "max_concurrency",
     "desired_replicas",
     "status",
     "reason_code",
@@ -75,7 +76,7 @@ def _words(endpoint_ids: Iterable[str]) -> dict[str, Json]:
         elif key in coming:
             found[key] = {"state": "waking", **_outlook(row, phases.get(key), now)}
         elif ready.get(key) and not row.paused_at:
-            found[key] = {"state": "ready", "replicas": ready[key]}
+            found[key] = {"state": "ready", "replicas": ready[key], "at_once": row.max_concurrency}
         else:
             found[key] = {"state": "failed", **_cause(row)}
     return found

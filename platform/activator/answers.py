@@ -15,11 +15,12 @@ from gateway.answers import (
     unavailable,
     unavailable_body,
 )
+from gateway.refusals import CONCURRENCY_LIMIT
 from gateway.targets import EndpointTarget, Serving
 
 Reply = tuple[int, bytes, tuple[tuple[str, str], ...]]  # status, JSON body, headers
 
-_REASONS = {403: "Forbidden", 404: "Not Found", 503: "Service Unavailable"}
+_REASONS = {403: "Forbidden", 404: "Not Found", 429: "Too Many Requests", 503: "Service Unavailable"}
 FORBIDDEN: Reply = (
     403,
     answers.error_body("Only gateways are heard here.", "permission_error", "forbidden").encode(),
@@ -47,6 +48,22 @@ def timed_out(seconds: float, reason: str, retry_after_s: int) -> Reply:
     """It has waited for as long as it may. reason: what the endpoint was doing at that moment, "" if not known."""
     text = f"The endpoint was asleep and was not ready within {seconds:.0f} s"
     return _later("wake_timeout", f"{text}: {reason}" if reason else f"{text}.", retry_after_s)
+
+
+def full(endpoint_id: str, limit: int) -> Reply:
+    """It has waited for as long as it may, the last of it for others to end: as the gateway says it."""
+    text = f"The endpoint {endpoint_id} takes {limit} requests at once, and has them."
+    headers = {
+        "Retry-After": "1",
+        "x-ratelimit-limit": str(limit),
+        "x-ratelimit-remaining": "0",
+        "x-ratelimit-reset": "1",
+    }
+    return (
+        429,
+        answers.error_body(text, "rate_limit_error", CONCURRENCY_LIMIT).encode(),
+        tuple(headers.items()),
+    )
 
 
 def not_streamed(status: int, code: str, message: str) -> Reply:

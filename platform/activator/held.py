@@ -4,6 +4,10 @@ A gateway's connection carries one request. It waits with its body in the kernel
 bytes go to a replica and the replica's to the gateway, as they are: no length, no trailer, no upgrade is looked at.
 The exception is a streamed completion that has waited for long: its answer has begun with comment lines, and the
 replica's is taken out of its framing and continues it.
+
+An endpoint's limit of requests at once holds here, too: no more of them than that are with its replicas at the same
+time, the others wait on. The gateway counts those that it sends there itself, so that while a wake ends there may be
+twice as many: so many of each.
 """
 
 from __future__ import annotations
@@ -57,6 +61,7 @@ class Held:
         self._stirred = asyncio.Event()
         self._line: Line | None = None
         self._reserved = 0
+        self._counted = ""  # the endpoint that it is let through to
         self._head = Head("", "", ())
         self._until = self._next_word = 0.0
         # Of one that asks for a stream, as soon as that is known: its body, in its framing.
@@ -172,10 +177,13 @@ class Held:
                 if word.state == "gone":
                     return answers.NOT_FOUND
                 return answers.failed(word.status, word.code, word.message, word.retry_after_s)
+            is_full = self._lines.is_full(line)
             if now >= self._until:
+                if word is not None and word.at_once is not None and is_full:
+                    return answers.full(line.endpoint_id, word.at_once)
                 reason = word.message if word is not None else ""
                 return answers.timed_out(self._lines.limits.hold_s, reason, line.retry_after(now))
-            if line.is_first(self) and (address := line.address(now)) is not None:
+            if line.is_first(self) and not is_full and (address := line.address(now)) is not None:
                 found = await self._connect(line, address)
                 if found is not None:
                     return found
@@ -211,7 +219,8 @@ class Held:
         if not self.link.is_full:
             word = line.word
             left = None if word is None or word.eta_s is None else word.eta_s - (now - word.asked_at)
-            self.link.send(sse.waking(word.phase if word is not None else "", _left(left)))
+            phase = "ready, other requests are before this one" if self._lines.is_full(line) else ""
+            self.link.send(sse.waking(phase or (word.phase if word is not None else ""), _left(left)))
         self._next_word = now + self._manners.word_s
 
     async def _look_again(self, at: float) -> None:
@@ -243,7 +252,8 @@ class Held:
     async def _pass_on(self, line: Line, upstream: Link) -> bool:
         """Whether it is over; False: the replica was lost before it answered anything."""
         self.upstream = upstream
-        self._lines.passing[line.endpoint_id] += 1
+        self._counted = line.endpoint_id
+        self._lines.begin(self._counted)
         try:
             self._check()
             if self._has_begun:
@@ -256,12 +266,18 @@ class Held:
             return await self._splice(upstream)
         finally:
             self.upstream = None
-            _less(self._lines.passing, line.endpoint_id)
+            self._uncount()
             upstream.changed = _nobody
             upstream.part()
             upstream.close()
             asyncio.get_running_loop().call_later(LINGER_S, upstream.reset)
             _less(self._lines.open, upstream.name)
+
+    def _uncount(self) -> None:
+        """Once: others may have its place."""
+        if self._counted:
+            self._lines.end(self._counted)
+            self._counted = ""
 
     async def _splice(self, upstream: Link) -> bool:
         self.link.join(upstream)
@@ -270,6 +286,7 @@ class Held:
         while not self.link.ended and not upstream.ended:
             await self._stirred.wait()
             self._stirred.clear()
+        self._uncount()  # the replica has done its part, however long the gateway takes for its own
         if not upstream.received and not self.link.ended:
             return False
         self.link.part()

@@ -42,6 +42,7 @@ class Word:
 
     state     "ready", "waking", "failed" or "gone"
     replicas  where it may be sent to
+    at_once   to how many requests of ours at the same time, None: to any number
     phase     what happens now, in words
     eta_s     how long that and what follows will take, None if nobody knows
     status, code, message, retry_after_s   as in the gateway's 503
@@ -56,11 +57,12 @@ class Word:
     code: str = ""
     message: str = ""
     retry_after_s: float | None = None
+    at_once: int | None = None
 
     @classmethod
     def of(cls, data: Mapping[str, Any], asked_at: float) -> Word:
         """From the control plane's JSON. Raises ValueError, KeyError or TypeError."""
-        eta, after = data.get("eta_s"), data.get("retry_after_s")
+        eta, after, at_once = data.get("eta_s"), data.get("retry_after_s"), data.get("at_once")
         return cls(
             asked_at,
             str(data["state"]),
@@ -71,6 +73,7 @@ class Word:
             str(data.get("code", "")),
             str(data.get("message", "")),
             None if after is None else float(after),
+            None if at_once is None else int(at_once),
         )
 
     @property
@@ -187,6 +190,23 @@ class Lines:
     def line(self, endpoint_id: str) -> Line | None:
         """Of an endpoint, None if nobody waits for it."""
         return self._lines.get(endpoint_id)
+
+    def is_full(self, line: Line) -> bool:
+        """Whether the endpoint has as many requests of ours as it may have at once."""
+        limit = line.word.at_once if line.word is not None else None
+        return limit is not None and self.passing[line.endpoint_id] >= limit
+
+    def begin(self, endpoint_id: str) -> None:
+        """One of its requests is let through."""
+        self.passing[endpoint_id] += 1
+
+    def end(self, endpoint_id: str) -> None:
+        """And has ended: the next one's turn."""
+        self.passing[endpoint_id] -= 1
+        if self.passing[endpoint_id] <= 0:
+            del self.passing[endpoint_id]
+        if (line := self._lines.get(endpoint_id)) is not None:
+            next(iter(line)).stir()
 
     def reserve(self, size: int) -> bool:
         """Room for that many bytes more; False: there is none. A negative size gives room back."""

@@ -117,7 +117,10 @@ def test_ready_replicas_are_named_and_sick_ones_are_not(client: Client, endpoint
     assert ask(client, endpoint.id)[endpoint.id]["state"] == "waking"
     sick.delete()
     replica(endpoint)
-    assert ask(client, endpoint.id)[endpoint.id] == {"state": "ready", "replicas": [["10.0.0.9", 8080]]}
+    word = {"state": "ready", "replicas": [["10.0.0.9", 8080]], "at_once": None}
+    assert ask(client, endpoint.id)[endpoint.id] == word
+    Endpoint.objects.filter(pk=endpoint.pk).update(max_concurrency=7)
+    assert ask(client, endpoint.id)[endpoint.id] == {**word, "at_once": 7}
 
 
 def test_the_way_is_told_in_words_and_seconds(client: Client, endpoint: Endpoint) -> None:
