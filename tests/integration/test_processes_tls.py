@@ -1,4 +1,5 @@
-"""With a certificate, console and gateway speak TLS, and every part of the platform still reaches every other."""
+"""With a certificate and the settings for production, console and gateway speak TLS, every part of the platform still
+reaches every other, and browsers are told to stay with TLS."""
 
 from __future__ import annotations
 
@@ -32,12 +33,16 @@ class Secure:
 
     def request(self, port: int, path: str, body: str | None = None) -> tuple[int, bytes]:
         """(status, body) of a call whose certificate is checked."""
+        answer = self.answer(port, path, body)
+        return answer.status, answer.read()
+
+    def answer(self, port: int, path: str, body: str | None = None) -> http.client.HTTPResponse:
+        """The whole answer."""
         context = ssl.create_default_context(cafile=str(self.certificate))
         connection = http.client.HTTPSConnection("localhost", port, timeout=10, context=context)
         headers = {"Content-Type": "application/json"} if body else {}
         connection.request("POST" if body else "GET", path, body, headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        return connection.getresponse()
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     where = place(folder)
     env = {
         **where.env,
+        "DJANGO_SETTINGS_MODULE": "config.settings.production",
         "BERTH_PUBLIC_URL": f"https://localhost:{where.port}",
         "BERTH_GATEWAY_URL": f"https://localhost:{where.gateway_port}",
         "BERTH_TLS_CERT": str(certificate),
@@ -83,6 +89,21 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
 
 def test_the_console_answers_over_tls(secure: Secure) -> None:
     assert secure.request(secure.where.port, "/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/accounts/login/", "/", "/nowhere", "/api/v1/endpoints/"])
+def test_browsers_stay_with_tls(secure: Secure, path: str) -> None:
+    answer = secure.answer(secure.where.port, path)
+    assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
+    cookies = answer.headers.get_all("Set-Cookie") or []
+    assert all("; Secure" in cookie and "; SameSite=Lax" in cookie for cookie in cookies)
+    assert any(cookie.startswith("__Host-berth_csrf=") for cookie in cookies) == (path == "/accounts/login/")
+
+
+def test_every_part_writes_json_lines(secure: Secure) -> None:
+    for name in ("web", "worker", "watcher", "activator", "gateway"):
+        for line in (secure.where.home / "log" / f"{name}.log").read_text().splitlines():
+            assert {"time", "level", "logger", "message"} <= json.loads(line).keys(), (name, line)
 
 
 def test_the_token_call_is_served_by_both_hosts(secure: Secure) -> None:
