@@ -64,7 +64,9 @@ class Agent:
         )
         self.envoy = EnvoyProcess(options.home, envoy_options, options.concurrency)
         self.shelf = Shelf(options.home)
-        self.taking = Taking(self.shelf, Applier(self.shelf, self.envoy.admin, self._evidence))
+        applier = Applier(self.shelf, self.envoy.admin, self._evidence)
+        applier.meanwhile = self._meanwhile
+        self.taking = Taking(self.shelf, applier)
         self.certificate = Certificate(options.tls, self.xds) if options.tls else None
         control = Control(options.control, options.token_file, options.gateway_id)
         self.poller = Poller(control, Counts(options.port))
@@ -76,6 +78,7 @@ class Agent:
         self.denials = Watch(self.budgets.denials, self.envoy.admin, self._said_of_denials)
         self.accounting = Accounting(self.envoy.access_logs, self.envoy, self.budgets, self.shipping)
         self.pending: Fetched | None = None
+        self.newer: Fetched | None = None  # than the one that is being taken
         self.stopping: signal.Signals | None = None
         self._complaint = ""
         self._failures = 0
@@ -155,11 +158,12 @@ class Agent:
 
     def _step(self) -> None:
         with contextlib.suppress(queue.Empty):
-            self.pending = self.poller.fetched.get(timeout=0.1)
+            self.pending, self.newer = self.poller.fetched.get(timeout=0.1), None
         if self.stopping is not None:
             return
         try:
             self._watch()
+            self._pass_over()
             if self.pending is not None:
                 self._take(self.pending)
                 self.pending = None
@@ -167,6 +171,17 @@ class Agent:
             # Envoy has just ended, the disk is full: what is pending stays so, and is tried again.
             self._complain(f"will try again: {error}")
             time.sleep(0.2)
+        self._pass_over()
+
+    def _pass_over(self) -> None:
+        """Never take a snapshot when a newer one is there: it would let in again whom that one refuses."""
+        self.pending, self.newer = self.newer or self.pending, None
+
+    def _meanwhile(self) -> None:
+        """Envoy takes its time with routes. Whom the control plane has revoked meanwhile does not gain by that."""
+        with contextlib.suppress(queue.Empty):
+            self.newer = self.poller.fetched.get_nowait()
+            self.taking.hurry(self.newer)
 
     def _complain(self, problem: str) -> None:
         """Say it once."""

@@ -7,8 +7,9 @@ The order keeps every moment whole: a cluster is there before the first route to
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,10 +81,13 @@ def _with_leaving(old: Json, new: Json, name_of: Callable[[Json], str]) -> Json:
 class Applier:
     """Writes snapshots onto `shelf` for the Envoy behind `admin`.
 
-    evidence()  what Envoy has written to its log since the call before, for a refusal
+    evidence()   what Envoy has written to its log since the call before, for a refusal
+    meanwhile()  called again and again while Envoy takes its time with a routing; it may `apply` other groups
     """
 
     def __init__(self, shelf: Shelf, admin: Admin, evidence: Callable[[], str]) -> None:
+        self.meanwhile: Callable[[], None] = lambda: None
+        self._patient = False
         self._shelf = shelf
         self._admin = admin
         self._evidence = evidence
@@ -113,16 +117,17 @@ class Applier:
         self._refused.pop(group, None)
         self._note(group, new, version)
         plan = steps(self._shelf.good, new, group)
-        refusal = next(filter(None, (self._put(name, content) for name, content in plan)), None)
-        if any(name == names.ASSIGNMENTS for name, _ in plan) and refusal is None:
-            refusal = self._followed()
-        if refusal is not None:
-            self._put_back(group)
-            if refusal.final:
-                self._refused[group] = ({name: new[name] for name in group}, refusal)
-            return refusal
-        self._shelf.took(group)
-        return None
+        with self._waiting_for(group):
+            refusal = next(filter(None, (self._put(name, content) for name, content in plan)), None)
+            if any(name == names.ASSIGNMENTS for name, _ in plan) and refusal is None:
+                refusal = self._followed()
+            if refusal is None:
+                self._shelf.took(group)
+            else:
+                self._put_back(group)
+        if refusal is not None and refusal.final:
+            self._refused[group] = ({name: new[name] for name in group}, refusal)
+        return refusal
 
     def settle(self) -> list[Refusal]:
         """What lies there is what an Envoy works with that was just started or found: if it refuses a group, the one
@@ -131,15 +136,31 @@ class Applier:
         for group in names.GROUPS:
             if any(name not in self._shelf.present for name in group):
                 continue
-            refusal = next(filter(None, (self._awaited(name, {}) for name in group)), None)
-            if names.ASSIGNMENTS in group and refusal is None:
-                refusal = self._followed()
-            if refusal is None:
-                self._shelf.took(group)
-            else:
-                self._put_back(group)
-                refusals.append(refusal)
+            with self._waiting_for(group):
+                refusal = next(filter(None, (self._awaited(name, {}) for name in group)), None)
+                if names.ASSIGNMENTS in group and refusal is None:
+                    refusal = self._followed()
+                if refusal is None:
+                    self._shelf.took(group)
+                else:
+                    self._put_back(group)
+                    refusals.append(refusal)
         return refusals
+
+    @contextlib.contextmanager
+    def _waiting_for(self, group: Group) -> Iterator[None]:
+        self._patient = group == names.ROUTING
+        try:
+            yield
+        finally:
+            self._patient = False
+
+    def _pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+        if self._patient:
+            self._patient = False
+            self.meanwhile()
+            self._patient = True
 
     def _note(self, group: Group, new: Resources, version: str) -> None:
         if group == names.ROUTING:
@@ -163,7 +184,7 @@ class Applier:
                 return None
             if pause > 0.1 and self._admin.rejections()[name] > before.get(name, 0):
                 return Refusal(name, self._evidence() or "Envoy gave no reason")
-            time.sleep(pause)
+            self._pause(pause)
             pause = min(pause * 1.6, 0.15)
         evidence = self._evidence() or f"Envoy did not take it within {_PATIENCE_S:.0f} s"
         return Refusal(name, evidence, final=False)
@@ -174,7 +195,7 @@ class Applier:
         wanted = _assigned(self._shelf.present)
         began = time.monotonic()
         refused: dict[str, int] = {}
-        ask_at = began + 2 * assignments.POLL_S
+        ask_at = began + 1.2 * assignments.POLL_S
         while wanted and (behind := _behind(wanted, self._admin.assigned())):
             now = time.monotonic()
             if now > ask_at:
@@ -182,11 +203,11 @@ class Applier:
                 if any(0 < before.get(name, 0) < refused.get(name, 0) for name in behind):
                     text = self._evidence() or f"Envoy refused the replicas of {behind[0]}"
                     return Refusal(names.ASSIGNMENTS, text)
-                ask_at = now + 2 * assignments.POLL_S
+                ask_at = now + 1.2 * assignments.POLL_S
             if now > began + _PATIENCE_S:
                 text = f"Envoy did not take the replicas of {behind[0]} within {_PATIENCE_S:.0f} s"
                 return Refusal(names.ASSIGNMENTS, text, final=False)
-            time.sleep(0.03)
+            self._pause(0.03)
         return None
 
     def _put_back(self, group: Group) -> None:
@@ -206,7 +227,7 @@ class Applier:
                 and self._admin.versions().get(name) != good["version_info"]
                 and time.monotonic() < deadline
             ):
-                time.sleep(0.02)
+                self._pause(0.02)
         self._shelf.took(group)
 
 

@@ -16,14 +16,8 @@ DENIALS = "denials.json"  # the agent's own, in no snapshot
 # What Envoy takes or refuses as one, in the order of writing: what refuses callers waits for nothing else. A filter
 # depends on no other file; routes lead to clusters, some of which have replicas and limit from files before them.
 ROUTING = (AT_ONCE, ASSIGNMENTS, CLUSTERS, ROUTES)
-GROUPS: tuple[tuple[str, ...], ...] = (
-    (ACCESS,),
-    (TOKENS,),
-    (BODY_LIMIT,),
-    (CORS,),
-    ROUTING,
-    (LIMITS,),
-)
+FILTERS: tuple[tuple[str, ...], ...] = ((ACCESS,), (TOKENS,), (BODY_LIMIT,), (CORS,))
+GROUPS: tuple[tuple[str, ...], ...] = (*FILTERS, ROUTING, (LIMITS,))
 FILES = tuple(name for group in GROUPS for name in group)  # of a snapshot
 # Limits are for the agent, assignments are spread by it over files of their own (gateway.assignments).
 ENVOY_FILES = tuple(name for name in FILES if name not in (LIMITS, ASSIGNMENTS))

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from gateway import consistency, files, names, snapshot
-from gateway.apply import Resources, steps
-from gateway.control import Control
+from gateway.admin import Admin
+from gateway.apply import Applier, Resources, steps
+from gateway.control import Control, Fetched
 from gateway.options import parse
 from gateway.shelf import Shelf
+from gateway.taking import Taking
 from gateway.targets import EndpointTarget
 from tests.unit.test_gateway_snapshot import JWK, TOKENS, asleep, ready, targets
 
@@ -29,6 +31,9 @@ STATES: list[tuple[EndpointTarget, ...]] = [
     (ready("me-a", 3), ready("me-c", 4)),
     (asleep("me-a"), ready("me-b", 2)),
     (ready("me-b", 2), asleep("me-c")),
+    (ready("me-a", 1, max_concurrency=3), ready("me-b", 2)),
+    (ready("me-a", 3, max_concurrency=4), ready("me-b", 2, max_concurrency=1)),
+    (asleep("me-a", max_concurrency=3), ready("me-c", 4, max_concurrency=1)),
 ]
 
 
@@ -134,6 +139,48 @@ def test_a_version_is_that_of_the_routing_alone(tmp_path: Path) -> None:
     first.call(OTHER, "v3")
     assert shelf(tmp_path).version == "v3"
     assert list(json.loads((tmp_path / "versions.json").read_text()).values()) == ["v3"]
+
+
+# --- an Envoy that takes its time --------------------------------------------------------------------------
+
+
+class StuckOnRoutes(Admin):
+    """Takes every file at once, but routes."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__("nowhere")
+        self.directory = directory
+
+    def versions(self) -> dict[str, str]:
+        present = {name: files.read_json(self.directory / name) for name in names.ENVOY_FILES}
+        return {name: found["version_info"] for name, found in present.items() if name != names.ROUTES}
+
+    def rejections(self) -> dict[str, int]:
+        return dict.fromkeys(names.ENVOY_FILES, 0)
+
+
+def test_a_revocation_does_not_wait_for_routes_that_envoy_takes_its_time_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.apply._PATIENCE_S", 0.1)
+    lying = shelf(tmp_path)
+    put(lying, ONE)
+    lying.took(names.FILES)
+    applier = Applier(lying, StuckOnRoutes(tmp_path / "xds"), lambda: "")
+    taking = Taking(lying, applier)
+    moved = snapshot.build(targets(ready("me-b", 2)))
+    newer = snapshot.build(targets(ready("me-b", 3), revoked=("sa-1:1",)))
+    seen = []
+
+    def meanwhile() -> None:
+        taking.hurry(Fetched(newer.version, newer.resources))
+        seen.append(files.read_json(tmp_path / "xds" / names.ACCESS) == newer.resources[names.ACCESS])
+
+    applier.meanwhile = meanwhile
+    taking.take(Fetched(moved.version, moved.resources), envoy_runs=True)
+    assert seen[0]
+    assert [refusal.file for refusal in taking.refused] == [names.ROUTES]
+    assert lying.present == {**ONE, names.ACCESS: newer.resources[names.ACCESS]}
 
 
 ARGUMENTS = ["--control", "http://c", "--token-file", "t", "--home", "h", "--id", "i"]
