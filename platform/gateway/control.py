@@ -33,8 +33,9 @@ class Report:
     """What an agent tells with every poll.
 
     etag      version of the snapshot it was given last, "" if none
-    applied   version that Envoy's own statistics show, "" if none
-    rejected  why a newer one is not applied, one line, "" if there is nothing to say
+    applied   newest version whose routing Envoy works with, by its own statistics, "" if none. Its other files may be
+              newer ones: each is taken by itself
+    rejected  what of the newest one Envoy does not work with, and why, in one line, "" if there is nothing to say
     counted   whether this poll carries a count in `streams`
     streams   "host:port" → connections of its Envoy to it, for all addresses outside `applied`'s clusters; None: it
               cannot count them

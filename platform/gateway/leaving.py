@@ -43,8 +43,8 @@ class Sample:
 class GatewayReport:
     """One gateway's last word.
 
-    applied    version that its Envoy serves, "" if none does as far as it knows
-    rejected   why it does not serve a newer one, "" if there is no reason
+    applied    newest version whose routing its Envoy serves, "" if none does as far as it knows
+    rejected   what of the newest version its Envoy does not work with, and why, "" if it works with all
     live       it was heard of a moment ago
     given      versions that it was given since it last had applied all, the one it applies included
     gone       it said that it has stopped its Envoy; the files of `applied` are still on its disk
