@@ -43,9 +43,11 @@ def steps(old: Resources, new: Resources, group: Group) -> list[tuple[str, Json]
     """
     plan: list[tuple[str, Json]] = []
     target = {name: new[name] for name in group}
-    unions = [name for name in _NAME_OF if name in group and name in old]
-    for name in unions:
-        target[name] = _with_leaving(old[name], new[name], _NAME_OF[name])
+    unions = (
+        {name: kind for name, kind in _kinds(new).items() if name in old} if group == names.ROUTING else {}
+    )
+    for name, kind in unions.items():
+        target[name] = _with_leaving(old[name], new[name], kind)
     for name in group:
         if name not in old or target[name]["version_info"] != old[name]["version_info"]:
             plan.append((name, target[name]))
@@ -55,26 +57,44 @@ def steps(old: Resources, new: Resources, group: Group) -> list[tuple[str, Json]
     return plan
 
 
-# Of what is there before the first that leads to it and until after the last one: clusters lead to assignments.
-_NAME_OF: Mapping[str, Callable[[Json], str]] = {
-    names.CLUSTERS: lambda cluster: str(cluster["name"]),
-    names.ASSIGNMENTS: assignments.name_of,
-}
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Of what has to be there before the first that leads to it and until after the last one. leads_on: whether there
+    is anything behind it."""
+
+    name_of: Callable[[Json], str]
+    leads_on: Callable[[Json], bool]
 
 
-def _with_leaving(old: Json, new: Json, name_of: Callable[[Json], str]) -> Json:
+def _kinds(new: Resources) -> dict[str, _Kind]:
+    """By file."""
+    served = assignments.with_addresses(new[names.ASSIGNMENTS])
+    return {
+        names.CLUSTERS: _Kind(
+            lambda cluster: str(cluster["name"]),
+            lambda cluster: "load_assignment" in cluster or cluster["name"] in served,
+        ),
+        names.ASSIGNMENTS: _Kind(assignments.name_of, assignments.has_address),
+    }
+
+
+def _with_leaving(old: Json, new: Json, kind: _Kind) -> Json:
     """The new ones and those of the old ones that are about to leave."""
-    names = {name_of(c) for c in new["resources"]}
-    leaving = [c for c in old["resources"] if name_of(c) not in names]
+    before = {kind.name_of(one): one for one in old["resources"]}
+    after = {kind.name_of(one): one for one in new["resources"]}
+    leaving = {
+        name: one
+        for name, one in before.items()
+        if name not in after or (kind.leads_on(one) and not kind.leads_on(after[name]))
+    }
     if not leaving:
         return new
-    if len(leaving) + len(names) == len(old["resources"]) and new["resources"] == [
-        c for c in old["resources"] if name_of(c) in names
-    ]:
+    union = {**after, **leaving}
+    if union == before:
         return old  # only removals: the union is what is there
     return {
         "version_info": f"{new['version_info']}+{old['version_info']}",
-        "resources": new["resources"] + leaving,
+        "resources": list(union.values()),
     }
 
 
@@ -216,7 +236,9 @@ class Applier:
             return
         if names.ASSIGNMENTS in group:  # those that left are there again before their clusters are
             present, good = self._shelf.present[names.ASSIGNMENTS], self._shelf.good[names.ASSIGNMENTS]
-            self._shelf.put(names.ASSIGNMENTS, _with_leaving(present, good, assignments.name_of))
+            self._shelf.put(
+                names.ASSIGNMENTS, _with_leaving(present, good, _kinds(self._shelf.good)[names.ASSIGNMENTS])
+            )
         for name in reversed(group):
             good = self._shelf.good[name]
             if self._shelf.present[name] is not good:

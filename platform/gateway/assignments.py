@@ -78,13 +78,14 @@ def versions(file: Json) -> dict[str, str]:
     return {name_of(document): str(document["version_info"]) for document in file["resources"]}
 
 
+def has_address(document: Json) -> bool:
+    """Whether there is any replica in it."""
+    return any(group["lb_endpoints"] for group in document["resources"][0].get("endpoints", ()))
+
+
 def with_addresses(file: Json) -> set[str]:
     """The endpoints that have a replica."""
-    return {
-        name_of(document)
-        for document in file["resources"]
-        if any(group["lb_endpoints"] for group in document["resources"][0].get("endpoints", ()))
-    }
+    return {name_of(document) for document in file["resources"] if has_address(document)}
 
 
 def problems(file: Json) -> Iterator[str]:
