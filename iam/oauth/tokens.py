@@ -15,6 +15,7 @@ from allauth.idp.oidc.models import Client
 from django.conf import settings
 from django.utils.translation import gettext_noop as _
 
+from gateway import access_claim
 from iam.models import ApiKey
 from iam.oauth import keys
 from iam.roles import Role
@@ -53,7 +54,7 @@ def issue(client: Client) -> str:
 
 def issue_key(key: ApiKey) -> str:
     """The API key itself. Whether its person may call endpoints is said by the list of revoked grants, which follows
-    their roles; the claim `roles` only tells the gateway that keys may."""
+    their roles; the role in its claims only tells the gateway that keys may."""
     claims: dict[str, Any] = {
         "iss": get_adapter().get_issuer(),
         "aud": settings.BERTH_TOKEN_AUDIENCE,
@@ -64,9 +65,8 @@ def issue_key(key: ApiKey) -> str:
         "project": key.project_id,
         "roles": [Role.USER],
         "grant": key.token_grant,
+        "access": access_claim.text(key.project_id, [Role.USER], key.endpoint_ids),
     }
-    if key.endpoint_ids is not None:
-        claims["endpoints"] = list(key.endpoint_ids)
     signing = keys.signing_key(ring=keys.Ring.API_KEYS)
     return jwt.encode(claims, signing.private, algorithm="RS256", headers={"kid": signing.kid})
 
