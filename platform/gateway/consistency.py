@@ -31,6 +31,7 @@ def problems(resources: Mapping[str, Json]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     checks: dict[str, Callable[[Json], Iterator[str]]] = {
         **{file: partial(_filter_problems, name) for file, name in _FILTERS.items()},
+        names.TOKENS: _token_problems,
         names.AT_ONCE: _at_once_problems,
         names.ASSIGNMENTS: assignments.problems,
         names.CLUSTERS: partial(_cluster_problems, resources),
@@ -49,7 +50,6 @@ def problems(resources: Mapping[str, Json]) -> dict[str, list[str]]:
 
 _FILTERS = {
     names.ACCESS: names.ACCESS_FILTER,
-    names.TOKENS: names.TOKEN_FILTER,
     names.BODY_LIMIT: names.BODY_LIMIT_FILTER,
     names.CORS: names.CORS_FILTER,
 }
@@ -63,6 +63,14 @@ def _version_problems(document: Json) -> Iterator[str]:
 def _filter_problems(name: str, document: Json) -> Iterator[str]:
     if [item["name"] for item in document["resources"]] != [name]:
         yield f"it does not hold exactly {name}"
+
+
+def _token_problems(document: Json) -> Iterator[str]:
+    yield from _filter_problems(names.TOKEN_FILTER, document)
+    needed = {names.SUBJECT_HEADER, names.GRANT_HEADER, names.ACCESS_HEADER}
+    for name, provider in document["resources"][0]["typed_config"]["providers"].items():
+        if not needed <= {claim["header_name"] for claim in provider["claim_to_headers"]}:
+            yield f"the filters that refuse callers learn too little of the tokens of {name}"
 
 
 def _at_once_problems(document: Json) -> Iterator[str]:

@@ -29,12 +29,19 @@ def test_what_is_wrong_with_a_file_is_said_of_nothing_else(file: str) -> None:
         assert found.keys() <= set(group_of(file))
 
 
+def provider(resources: dict[str, Any]) -> dict[str, Any]:
+    found = resources[names.TOKENS]["resources"][0]["typed_config"]["providers"]["iam"]
+    assert isinstance(found, dict)
+    return found
+
+
 @pytest.mark.parametrize(
     ("file", "change"),
     [
         (names.CLUSTERS, lambda r: r[names.CLUSTERS]["resources"][1].update(name="me-z")),
         (names.ACCESS, lambda r: r[names.ACCESS]["resources"][0].update(name="berth.tokens")),
         (names.TOKENS, lambda r: r[names.TOKENS].update(version_info="")),
+        (names.TOKENS, lambda r: provider(r)["claim_to_headers"].pop()),
         (names.LIMITS, lambda r: r[names.LIMITS]["resources"].append({"subject": "sa-1", "kind": "x"})),
     ],
 )
