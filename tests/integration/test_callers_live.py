@@ -1,11 +1,13 @@
 """What callers meet on a whole platform, through its real gateway: clients that nobody here wrote get their token and
-their answer; and what was taken back is refused within two seconds of the API's answer, although its token lives on."""
+their answer; what was taken back is refused within two seconds of the API's answer, although its token lives on; and two
+gateways are as one."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -25,6 +27,7 @@ from requests_oauthlib import OAuth2Session
 
 from launcher.assets import npm_commands
 from tests.support_days import Day, day
+from tests.support_gateway import Gateway
 from tests.support_platform import place
 from tests.support_processes import eventually
 
@@ -323,3 +326,116 @@ def test_what_is_given_back_works_again(world: World) -> None:
             f"(lambda p: (setattr(p, 'is_active', {active}), p.save())[0])(User.objects.get(pk={person}))"
         )
         eventually(lambda answer=answer: status(text) == answer, f"active: {active}")
+
+
+# --- two gateways -----------------------------------------------------------------------------------------
+
+_COUNTED = """
+from django.db.models import Sum
+from endpoints.models import LogPosition, Usage
+from gateway.access_logs import Position
+
+def counted(subject):
+    sums = {name: Sum(name) for name in ('requests', 'prompt_tokens', 'completion_tokens')}
+    found = Usage.objects.filter(subject=subject, status=200).aggregate(**sums)
+    return found['requests'] or 0, (found['prompt_tokens'] or 0) + (found['completion_tokens'] or 0)
+
+def logs():
+    return [(row.gateway, Position(row.file).log) for row in LogPosition.objects.all()]
+"""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Web's address and token, as a gateway wants them."""
+
+    url: str
+    token: str
+
+
+@pytest.fixture(scope="module")
+def second(world: World) -> Iterator[Gateway]:
+    """Another gateway of the platform, with a home of its own."""
+    world.day.hand.do(_COUNTED)
+    where = world.day.where
+    token = (where.home / "keys" / "gateway.token").read_text().strip()
+    gateway = Gateway(Plane(where.console, token), gateway_id="gw-2")  # type: ignore[arg-type]
+    try:
+        serving(gateway.start())
+        yield gateway
+    finally:
+        gateway.close()
+
+
+def serving(gateway: Gateway) -> None:
+    eventually(lambda: gateway.status().get("applied"), f"{gateway.id} serves")
+
+
+@dataclass
+class Both:
+    """A caller's way to the two gateways. used: what it was told by each answer that it got."""
+
+    ports: tuple[int, int]
+    path: str
+    token: str
+    used: list[int] = field(default_factory=list)
+
+    def ask(self, number: int) -> httpx.Response:
+        url = f"http://localhost:{self.ports[number % 2]}{self.path}"
+        headers = {"Authorization": f"Bearer {self.token}"}
+        answer = httpx.post(url, json=CHAT, headers=headers, timeout=30, trust_env=False)
+        if answer.status_code == 200:
+            self.used.append(answer.json()["usage"]["total_tokens"])
+        return answer
+
+    def refused(self, since: float) -> set[str]:
+        """What both say, within the time in which they have to, and each time from then on."""
+        said = set()
+        for number in range(2):
+            while (answer := self.ask(number)).status_code == 200:
+                assert time.monotonic() - since < WITHIN_S, f"gateway {number + 1} lets it pass"
+            answers = [answer, *(self.ask(number) for _ in range(5))]
+            said |= {"passed" if one.status_code == 200 else one.json()["error"]["code"] for one in answers}
+        return said
+
+
+@pytest.fixture
+def both(world: World, second: Gateway, request: pytest.FixtureRequest) -> tuple[str, Both]:
+    """A new account, and its calls."""
+    account, token = world.day.hand.do(f"account_token({request.node.name!r}, 'aiplatform.user')")
+    path = f"/v1/{world.endpoint}/v1/chat/completions"
+    return account, Both((world.day.where.gateway_port, second.port), path, token)
+
+
+def test_two_gateways_count_each_request_once_and_a_limit_together(
+    world: World, second: Gateway, both: tuple[str, Both]
+) -> None:
+    """The limit is set when all is used: at neither gateway alone, and before anybody counted for it. One that loses
+    its home hears what it has counted itself."""
+    hand, (account, calls) = world.day.hand, both
+    with ThreadPoolExecutor(4) as pool:
+        assert {answer.status_code for answer in pool.map(calls.ask, range(12))} == {200}
+    used = sum(calls.used)
+    eventually(lambda: hand.do(f"counted({account!r})") == [12, used], "each is counted once")
+    logs = dict(hand.do("logs()"))
+    assert len(logs) == len(set(logs.values())) == 2
+    limited = world.api("PATCH", f"service-accounts/{account}/", {"tokens_per_month": used})
+    assert calls.refused(limited) == {"rate_limit_exceeded"}
+    assert f"{used} tokens a month" in calls.ask(1).json()["error"]["message"]
+    second.signal(signal.SIGTERM)
+    shutil.rmtree(second.home)
+    serving(second.start())
+    assert calls.refused(time.monotonic()) == {"rate_limit_exceeded"}
+    raised = world.api("PATCH", f"service-accounts/{account}/", {"tokens_per_month": None})
+    eventually(lambda: calls.ask(1).status_code == 200, "it may again")
+    assert time.monotonic() - raised < WITHIN_S
+    eventually(lambda: len(hand.do("logs()")) == 3, "the new home's log is shipped")
+    eventually(
+        lambda: hand.do(f"counted({account!r})") == [len(calls.used), sum(calls.used)], "all the others, too"
+    )
+
+
+def test_what_is_taken_back_is_refused_by_both_gateways(world: World, both: tuple[str, Both]) -> None:
+    account, calls = both
+    assert [calls.ask(number).status_code for number in range(2)] == [200, 200]
+    assert calls.refused(world.api("POST", f"service-accounts/{account}/disable/")) == {"revoked_token"}
