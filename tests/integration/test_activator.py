@@ -126,6 +126,31 @@ def test_no_request_follows_another_ones_way(world: World, bedroom: Bedroom) -> 
             assert send(world, f"/v1/{name}/v1/models").json()["replica"] == name
 
 
+def test_a_wake_lets_no_more_through_than_the_endpoint_takes_at_once(world: World, bedroom: Bedroom) -> None:
+    running: list[int] = []
+    most, go_on = [0], threading.Event()
+
+    def slowly(exchange: Exchange) -> None:
+        b"".join(exchange.body())
+        running.append(1)
+        most[0] = max(most[0], len(running))
+        go_on.wait(10)
+        running.pop()
+        exchange.answer(b"{}")
+
+    replica = world.replica(slowly)
+    threads, answers = in_threads(7, lambda _: chat(world))
+    bedroom.until_waiting(7)
+    bedroom.wake(replica)
+    bedroom.words["at_once"] = 3
+    bedroom.until_waiting(4)
+    until(lambda: len(running) == 3, what="three are being answered")
+    go_on.set()
+    joined(threads)
+    assert [answer.status for answer in answers] == [200] * 7
+    assert most == [3]
+
+
 # --- who may ----------------------------------------------------------------------------------------------
 
 
