@@ -17,7 +17,7 @@ NAMES = (
     *(_("created by name"), _("expires at"), _("facts"), _("found"), _("framework"), _("grant"), _("id")),
     *(_("node"), _("project"), _("project id"), _("region"), _("replica"), _("request id"), _("seen at")),
     *(_("settings"), _("size bytes"), _("slug"), _("source ref"), _("target id"), _("target kind")),
-    *(_("updated at"), _("use"), _("user"), _("revocation"), _("revocations")),
+    *(_("updated at"), _("use"), _("user"), _("blocked"), _("revocation"), _("revocations")),
 )
 
 
