@@ -20,7 +20,9 @@ local LINE = 65536 -- bytes of a stream's line, likewise
 local MOST = 1e12 -- tokens; whoever says more made it up
 
 local find, match, gmatch, sub, byte = string.find, string.match, string.gmatch, string.sub, string.byte
-local BRACE = byte("}")
+local OPEN, CLOSE = byte("{}", 1, 2)
+local AT_ONCE = 4096 -- bytes of an answer that comes in one piece, as model servers write them
+local DIGITS = 13 -- a number of tokens has fewer
 
 -- Texts that a model says, by the names that model servers give them.
 local SAID = {
@@ -78,6 +80,10 @@ local function look_timings(text, prompt, completion)
   return prompt, completion
 end
 
+local function bytes(chunk)
+  return chunk:getBytes(0, chunk:length())
+end
+
 local function says_something(line)
   for name in gmatch(line, '"([%l_]+)"%s*:%s*"[^"]') do
     if SAID[name] then
@@ -95,11 +101,10 @@ local function note(handle, prompt, completion, events)
   leave(handle, (prompt or "-") .. " " .. (completion or "-") .. " " .. events)
 end
 
-local function read_stream(handle)
+local function read_stream(handle, chunks, text)
   local prompt, completion, events, rest = nil, nil, 0, ""
   note(handle, prompt, completion, events)
-  for chunk in handle:bodyChunks() do
-    local text = rest .. chunk:getBytes(0, chunk:length())
+  while text do
     local from, changed = 1, false
     local stop = find(text, "\n", from, true)
     while stop do
@@ -124,25 +129,43 @@ local function read_stream(handle)
     if changed then
       note(handle, prompt, completion, events)
     end
+    local chunk = chunks()
+    text = chunk and rest .. bytes(chunk)
   end
 end
 
-local function read_answer(handle)
-  local seen, last, prompt, completion = 0, "", nil, nil
-  for chunk in handle:bodyChunks() do
+-- What nearly all answers are: one piece, with the usage in it once, in whole numbers. As it is noted, or nil.
+local function plain(text)
+  local _, stop = find(text, '"usage":{', 1, true)
+  if stop and #text < AT_ONCE and byte(text, -1) == CLOSE and not find(text, '"usage"', stop, true) then
+    local asked = match(text, '^[^{}]-"prompt_tokens":(%d+)[,}]', stop + 1)
+    local said = match(text, '^[^{}]-"completion_tokens":(%d+)[,}]', stop + 1)
+    if asked and said and #asked < DIGITS and #said < DIGITS then
+      return asked .. " " .. said .. " 0"
+    end
+  end
+end
+
+local function read_answer(handle, chunks, text)
+  local seen, last, prompt, completion = #text, "", nil, nil
+  while true do
+    if seen <= WHOLE then
+      text = last .. text
+      prompt, completion = look(text, prompt, completion)
+    end
+    last = sub(text, -END)
+    local chunk = chunks()
+    if not chunk then
+      break
+    end
     local size = chunk:length()
     seen = seen + size
     if seen <= WHOLE then
-      local text = last .. chunk:getBytes(0, size)
-      prompt, completion = look(text, prompt, completion)
-      if prompt and byte(text, -1) == BRACE then
-        break -- most likely the end, which Envoy tells with a chunk of its own
-      end
-      last = sub(text, -END)
+      text = chunk:getBytes(0, size)
     elseif size < END then
-      last = sub(last .. chunk:getBytes(0, size), -END)
+      text = last .. chunk:getBytes(0, size)
     else
-      last = chunk:getBytes(size - END, END)
+      text = chunk:getBytes(size - END, END)
     end
   end
   if seen > WHOLE then
@@ -159,10 +182,21 @@ local function read_answer(handle)
 end
 
 function envoy_on_response(handle)
-  local kind = handle:headers():get("content-type")
-  if kind == "application/json" or kind and find(kind, "^application/json") then
-    read_answer(handle)
-  elseif kind and find(kind, "^text/event%-stream") and not handle:headers():get("content-encoding") then
-    read_stream(handle)
+  local chunks = handle:bodyChunks()
+  local chunk = chunks()
+  if not chunk then
+    return
+  end
+  local text = bytes(chunk)
+  local usage = byte(text) == OPEN and plain(text)
+  if usage then
+    return leave(handle, usage) -- the rest, if only Envoy's word that there is none, passes without a look
+  end
+  local headers = handle:headers()
+  local kind = headers:get("content-type")
+  if kind and find(kind, "^application/json") then
+    read_answer(handle, chunks, text)
+  elseif kind and find(kind, "^text/event%-stream") and not headers:get("content-encoding") then
+    read_stream(handle, chunks, text)
   end
 end
