@@ -74,6 +74,21 @@ def plain_ports_are_local(**_: Any) -> list[CheckMessage]:
 
 
 @register(Tags.security, deploy=True)
+def nobody_passes_the_proxy(**_: Any) -> list[CheckMessage]:
+    """A gateway that believes its proxy must be reached by nobody else."""
+    if not settings.BERTH_GATEWAY_BEHIND_PROXY or _is_local(settings.BERTH_BIND):
+        return []
+    return [
+        Warning(
+            f"BERTH_GATEWAY_BEHIND_PROXY is set, and the gateway listens on {settings.BERTH_BIND}: whoever reaches it "
+            "past the proxy can name any address as theirs.",
+            hint="Set BERTH_BIND to 127.0.0.1, with the proxy on this machine.",
+            id="berth.W005",
+        )
+    ]
+
+
+@register(Tags.security, deploy=True)
 def the_replicas_are_isolated(**_: Any) -> list[CheckMessage]:
     """Local processes run as our own user, beside our keys."""
     if settings.BERTH_RUNTIME != "process":

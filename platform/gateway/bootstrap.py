@@ -34,6 +34,8 @@ _UPSTREAM_FLAGS = ["UH", "UF", "UC", "UR", "LR", "UO", "UT", "NC", "URX", "UPE"]
 # Set by proxies: whatever a caller puts there is a claim, not a fact. Envoy adds its own afterwards.
 _SPOOFABLE = ("forwarded", "x-real-ip", "via", "x-request-id", "x-client-trace-id")
 _SPOOFABLE_PREFIXES = ("x-forwarded-", "x-envoy-", "x-berth-")
+# Behind a proxy all of them but X-Forwarded-For. RE2 knows no "but".
+_FORWARDED_BUT_FOR = "x-forwarded-(?:[^f].*|f|f[^o].*|fo|fo[^r].*|for.+)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def _connection_manager(limits: Edge) -> Json:
         "codec_type": "AUTO",
         "server_name": "berth",
         "use_remote_address": True,
-        "early_header_mutation_extensions": [_drop_claims()],
+        "early_header_mutation_extensions": [_drop_claims(limits.behind_proxy)],
         "always_set_request_id_in_response": True,
         # Dot segments, %2e included, are resolved before routing. `//` and %2F stay as they were sent: after the
         # endpoint id they belong to the model server, before it they match no endpoint.
@@ -137,11 +139,12 @@ def _connection_manager(limits: Edge) -> Json:
     }
 
 
-def _drop_claims() -> Json:
+def _drop_claims(behind_proxy: bool) -> Json:
     removals: list[Json] = [{"remove": name} for name in _SPOOFABLE]
-    removals += [
-        {"remove_on_match": {"key_matcher": {"prefix": p, "ignore_case": True}}} for p in _SPOOFABLE_PREFIXES
-    ]
+    matchers: list[Json] = [{"prefix": prefix, "ignore_case": True} for prefix in _SPOOFABLE_PREFIXES]
+    if behind_proxy:
+        matchers[0] = {"safe_regex": {"regex": _FORWARDED_BUT_FOR}}
+    removals += [{"remove_on_match": {"key_matcher": matcher}} for matcher in matchers]
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",
         "typed_config": {

@@ -47,6 +47,8 @@ class Edge:
                   the kernel's buffer and of Envoy's
     connections   of all clients together; one more is closed at once
     heap_bytes    near it Envoy frees what it can, then refuses new requests, and last new connections
+    behind_proxy  every connection comes from a proxy, which is believed who the client is: the last address in its
+                  X-Forwarded-For. Whoever reaches the gateway past it could name any address as theirs
     """
 
     headers_s: float = 15.0
@@ -56,6 +58,7 @@ class Edge:
     handshake_s: float = 15.0
     connections: int = 50_000
     heap_bytes: int = 1024 * _MIB
+    behind_proxy: bool = False
 
 
 def fitting(memory_bytes: int, files: int) -> tuple[int, int]:
@@ -107,6 +110,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-heap-mb", type=int, metavar="MB", help="Envoy's memory; a quarter of the machine's"
     )
+    group.add_argument(
+        "--behind-proxy", action="store_true", help="clients come by a proxy alone, which says who they are"
+    )
     for name, what in _TIMES.items():
         default = getattr(Edge(), f"{name}_s")
         text = f"seconds for {what} (default {default:g})"
@@ -131,6 +137,7 @@ def chosen(given: argparse.Namespace) -> Edge:
         idle_s=given.idle_timeout,
         connections=given.max_connections or connections,
         heap_bytes=given.max_heap_mb * _MIB if given.max_heap_mb else heap,
+        behind_proxy=given.behind_proxy,
     )
 
 
@@ -155,6 +162,7 @@ def tls_filter_chain(edge: Edge) -> Json:
 def connection_manager(edge: Edge) -> Json:
     """Fields of the HTTP connection manager."""
     return {
+        **({"xff_num_trusted_hops": 1} if edge.behind_proxy else {}),
         "request_headers_timeout": _seconds(edge.headers_s),
         "request_timeout": _seconds(edge.body_s),
         "max_request_headers_kb": HEADERS_KB,

@@ -120,6 +120,13 @@ def _to_control_plane(prefix: str, console_origin: str) -> Json:
             # The control plane knows itself by its configured name only, never by what a caller puts into Host.
             "host_rewrite_literal": urlsplit(console_origin).netloc,
         },
+        # The caller alone. Of a proxy on this machine Envoy would tell the machine's own address.
+        "request_headers_to_add": [
+            {
+                "header": {"key": "x-forwarded-for", "value": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        ],
     }
 
 

@@ -77,6 +77,7 @@ class Facts:
 
     redis_server   path of the server to start, "" when REDIS_URL names one that runs elsewhere
     activator      where it listens, "unix:/path" or "host:port"; "": there is none
+    behind_proxy   the gateway's clients come by a proxy of the operator's
     """
 
     python: str
@@ -93,6 +94,7 @@ class Facts:
     gateway_token_file: str = ""
     activator: str = ""
     hold_timeout_s: float = 300.0
+    behind_proxy: bool = False
 
 
 def loopback(bind: str) -> str:
@@ -206,6 +208,7 @@ def _gateway(facts: Facts) -> Program:
             *(facts.python, "-m", "gateway.agent", "--id", "local", "--home", f"{facts.home}/gateway"),
             *("--control", _control(facts), "--token-file", facts.gateway_token_file),
             *("--listen", f"{facts.bind}:{facts.gateway_port}", "--drain", "2", *tls),
+            *(("--behind-proxy",) if facts.behind_proxy else ()),
         ),
         stop_s=7,
     )

@@ -225,6 +225,7 @@ class Setup:
             gateway_token_file=str(settings.BERTH_GATEWAY_TOKEN_FILE),
             activator=settings.BERTH_ACTIVATOR,
             hold_timeout_s=settings.BERTH_HOLD_TIMEOUT_S,
+            behind_proxy=settings.BERTH_GATEWAY_BEHIND_PROXY,
         )
         scheme = "https" if facts.tls_cert else "http"
         host = loopback(facts.bind)

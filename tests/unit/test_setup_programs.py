@@ -104,6 +104,12 @@ def test_tls_reaches_web_and_gateway_and_the_agent_uses_the_public_name() -> Non
     assert "http://127.0.0.1:8000" in {one.name: one.command for one in programs(FACTS)}["gateway"]
 
 
+def test_a_proxy_before_the_gateway_is_told_to_the_agent() -> None:
+    for behind in (False, True):
+        agent = next(one for one in programs(replace(FACTS, behind_proxy=behind)) if one.name == "gateway")
+        assert ("--behind-proxy" in agent.command) is behind
+
+
 def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     given = replace(
         plan(FACTS), programs=(Program("demo", ("a", "b c"), once=True),), probes=(("web", "http://x"),)

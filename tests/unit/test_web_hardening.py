@@ -267,8 +267,11 @@ def test_check_deploy_names_what_is_open(settings: Any, tmp_path: Path) -> None:
     assert "BERTH_PUBLIC_URL is http://a.example" in found["berth.W002"]
     assert "0.0.0.0 without TLS" in found["berth.W003"]
     assert "berth.W004" in found
+    assert "berth.W005" not in found
+    settings.BERTH_GATEWAY_BEHIND_PROXY = True
+    assert "past the proxy" in checks.nobody_passes_the_proxy()[0].msg
     settings.BERTH_BIND = "127.0.0.1"
-    assert checks.plain_ports_are_local() == []
+    assert checks.plain_ports_are_local() == checks.nobody_passes_the_proxy() == []
 
 
 def test_keys_that_others_can_read_are_named(settings: Any, tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ BERTH_IMAGE_REGISTRIES = [
 BERTH_SUBNET_POOL = env.str("BERTH_SUBNET_POOL", "10.213.0.0/16")
 # Whose word for a caller's address counts: gateways and TLS proxies in front of the console, as addresses or networks.
 BERTH_TRUSTED_PROXIES = env.list("BERTH_TRUSTED_PROXIES", default=["127.0.0.0/8", "::1/128"])
+# All of the gateway's clients come by a proxy of ours, whose word for their address counts.
+BERTH_GATEWAY_BEHIND_PROXY = env.bool("BERTH_GATEWAY_BEHIND_PROXY", False)
 # The token with which gateway agents and activators come to the control plane.
 BERTH_GATEWAY_TOKEN_FILE = BERTH_HOME / "keys" / "gateway.token"
 # Where requests to sleeping endpoints are held: a socket file, which nobody else on this machine can open. Gateways on
