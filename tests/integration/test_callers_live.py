@@ -1,5 +1,5 @@
 """What callers meet on a whole platform, through its real gateway: clients that nobody here wrote get their token and
-their answer; what was taken back is refused within two seconds of the API's answer, although its token lives on; and two
+their answer; what was taken back is refused within two seconds of the API's answer, although its token lives on; two
 gateways are as one."""
 
 from __future__ import annotations
@@ -371,6 +371,13 @@ def serving(gateway: Gateway) -> None:
     eventually(lambda: gateway.status().get("applied"), f"{gateway.id} serves")
 
 
+def denied(home: Path, account: str, since: float) -> None:
+    """The gateway in that home knows that it is over its limit, and nobody has called meanwhile."""
+    file = home / "xds" / "denials.json"
+    eventually(lambda: account in file.read_text(), f"{home} denies {account}")
+    assert time.monotonic() - since < WITHIN_S
+
+
 @dataclass
 class Both:
     """A caller's way to the two gateways. used: what it was told by each answer that it got."""
@@ -420,12 +427,16 @@ def test_two_gateways_count_each_request_once_and_a_limit_together(
     logs = dict(hand.do("logs()"))
     assert len(logs) == len(set(logs.values())) == 2
     limited = world.api("PATCH", f"service-accounts/{account}/", {"tokens_per_month": used})
+    for home in (world.day.where.home / "gateway", second.home):
+        denied(home, account, limited)
     assert calls.refused(limited) == {"rate_limit_exceeded"}
     assert f"{used} tokens a month" in calls.ask(1).json()["error"]["message"]
     second.signal(signal.SIGTERM)
     shutil.rmtree(second.home)
     serving(second.start())
+    denied(second.home, account, time.monotonic())
     assert calls.refused(time.monotonic()) == {"rate_limit_exceeded"}
+    assert sum(calls.used) == used
     raised = world.api("PATCH", f"service-accounts/{account}/", {"tokens_per_month": None})
     eventually(lambda: calls.ask(1).status_code == 200, "it may again")
     assert time.monotonic() - raised < WITHIN_S
