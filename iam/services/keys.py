@@ -84,10 +84,14 @@ def delete_api_key(actor: Actor, key: ApiKey) -> None:
         raise PermissionDenied(_("This API key belongs to somebody else. A project admin can delete it."))
     key_id = key.id
     with transaction.atomic():
-        told: dict[str, Any] = {"user": str(key.user), "expires_at": key.expires_at}
-        record(actor, "api_key.delete", key, kind="api_key", before=told)
-        key.delete()  # its token: iam.followers, which hears of every way to delete one
+        _delete(actor, key)
     logger.info("%s deleted API key %s", actor.name, key_id)
+
+
+def _delete(actor: Actor, key: ApiKey) -> None:
+    told: dict[str, Any] = {"user": str(key.user), "expires_at": key.expires_at}
+    record(actor, "api_key.delete", key, kind="api_key", before=told)
+    key.delete()  # its token: iam.followers, which hears of every way to delete one
 
 
 def _expiry(wanted: datetime | None, now: datetime) -> datetime:
@@ -113,7 +117,8 @@ def _not_allowed() -> PermissionDenied:
 def _make_room(user: User, actor: Actor, now: datetime) -> None:
     """Expired keys make way by themselves: nothing can be done with them."""
     keys = ApiKey.objects.filter(user=user, project=actor.project)
-    keys.filter(expires_at__lte=now).delete()
+    for expired in keys.filter(expires_at__lte=now):
+        _delete(actor, expired)
     if keys.count() >= MAX_API_KEYS:
         raise refuse(
             NON_FIELD_ERRORS,

@@ -306,6 +306,7 @@ class TestKeys:
         ApiKey.objects.filter(name="a").update(expires_at=timezone.now())
         services.create_api_key(editor_actor, "c")
         assert sorted(ApiKey.objects.values_list("name", flat=True)) == ["b", "c"]
+        assert AuditEvent.objects.filter(action="api_key.delete").get().target_name == "a"
 
     @pytest.mark.parametrize(
         ("values", "field"),
