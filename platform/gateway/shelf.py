@@ -109,8 +109,11 @@ class Shelf:
             if not _is_same(self._xds / name, self._good / name):
                 link = self._good / f".{name}"
                 link.unlink(missing_ok=True)
-                os.link(self._xds / name, link)
-                link.replace(self._good / name)
+                try:
+                    os.link(self._xds / name, link)
+                    link.replace(self._good / name)
+                except OSError:  # a file system without links
+                    files.write(self._good / name, (self._xds / name).read_bytes())
 
 
 def _routing(resources: Resources) -> str:

@@ -109,7 +109,12 @@ def test_files_are_private_and_damaged_ones_are_not_there(tmp_path: Path, damage
     assert not shelf(tmp_path).can_start
 
 
-def test_in_place_of_what_is_damaged_stands_what_was_there_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_links", [True, False])
+def test_in_place_of_what_is_damaged_stands_what_was_there_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    if not has_links:
+        monkeypatch.setattr("os.link", lambda *_: Path("/none").read_bytes())
     first = shelf(tmp_path)
     put(first, ONE)
     first.call(ONE, "v1")
