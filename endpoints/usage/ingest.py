@@ -25,7 +25,7 @@ from endpoints.usage import token_counts
 from endpoints.usage.adding import add
 from gateway.access_logs import START, Position
 from gateway.control import Shipment
-from gateway.request_line import NOBODY, NoRequestLine, Request, parse
+from gateway.request_line import NOBODY, NoRequestLine, Request, lines_of, parse
 from iam.models import ApiKey, ServiceAccount
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def ingest(gateway: str, shipment: Shipment, lines: bytes, now: datetime) -> Pos
     """Count the lines of a shipment; the position after them. Raises NotNext, DatabaseError."""
     _check(shipment, stored(gateway, shipment.begin.log))  # before all the work
     counted = Counted()
-    for line in lines.splitlines():
+    for line in lines_of(lines):
         counted.take(line)
     if counted.unreadable:
         log.warning("%d lines of %s's access log cannot be read: %s", *counted.unreadable_of(gateway))
@@ -121,12 +121,12 @@ class Counted:
 
     sums: dict[_Key, _Sum] = field(default_factory=dict)
     tokens: dict[tuple[str, int], int] = field(default_factory=dict)
-    last_use: dict[tuple[str, str], tuple[float, str]] = field(default_factory=dict)
+    last_use: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
     passed: dict[str, str] = field(default_factory=dict)
     unreadable: int = 0
     problem: str = ""
 
-    def take(self, line: bytes) -> None:
+    def take(self, line: str) -> None:
         """Add a line of a log."""
         try:
             request = parse(line)
@@ -139,7 +139,7 @@ class Counted:
 
     def add(self, request: Request) -> None:
         """Add a request."""
-        key = (int(request.at // 3600), request.endpoint, request.subject, request.status)
+        key = (request.at // 3600, request.endpoint, request.subject, request.status)
         total = self.sums.get(key)
         if total is None:
             total = self.sums[key] = _Sum()
@@ -162,14 +162,14 @@ class Counted:
     def _add_tokens(self, request: Request) -> None:
         used = request.prompt_tokens + request.completion_tokens
         if used:
-            minute = int(request.at // 60)
+            minute = request.at // 60
             for subject in (request.endpoint, request.subject):
                 if subject != NOBODY:
                     self.tokens[subject, minute] = self.tokens.get((subject, minute), 0) + used
 
     def _add_use(self, request: Request) -> None:
         pair = (request.subject, request.endpoint)
-        if self.last_use.get(pair, (0.0, ""))[0] <= request.at:
+        if self.last_use.get(pair, (0, ""))[0] <= request.at:
             self.last_use[pair] = (request.at, request.client)
 
     def unreadable_of(self, gateway: str) -> tuple[int, str, str]:
@@ -309,9 +309,9 @@ def _usage_rows(counted: Counted, facts: _Facts) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _write_uses(uses: Mapping[tuple[str, str], tuple[float, str]]) -> None:
+def _write_uses(uses: Mapping[tuple[str, str], tuple[int, str]]) -> None:
     """An older use than the one that is known changes nothing: gateways ship in any order."""
-    rows, latest = [], dict[str, float]()
+    rows, latest = [], dict[str, int]()
     for (subject, endpoint_id), (at, address) in uses.items():
         moment = datetime.fromtimestamp(at, UTC)
         rows.append({"subject": subject, "endpoint_id": endpoint_id, "address": address, "at": moment})

@@ -18,7 +18,7 @@ from endpoints.usage import download
 from endpoints.usage.asking import TOKENLESS, months
 from endpoints.usage.figures import By, Only
 from endpoints.usage.page import RANGES, ROWS, TABS, UsageQuery, chart, ordered, parse
-from endpoints.usage.query import name_of, usage
+from endpoints.usage.query import name_of, overview, usage
 from iam.access import require
 from iam.actors import Actor, current_actor
 from iam.roles import Permission
@@ -50,8 +50,13 @@ def _context(request: HttpRequest, actor: Actor) -> dict[str, Any]:
     today = timezone.now().date()
     query, span = parse(request.GET.dict(), today)
     project_id = actor.project.id
-    days = usage(project_id, span, By.HOUR if span.first == span.last == today else By.DAY, query.only)
-    report = days if query.by == days.by else usage(project_id, span, query.by, query.only)
+    if span.first == span.last == today:
+        days = usage(project_id, span, By.HOUR, query.only)
+        report = usage(project_id, span, query.by, query.only)
+    elif query.by == By.DAY:
+        days = report = usage(project_id, span, By.DAY, query.only)
+    else:
+        days, report = overview(project_id, span, query.by, query.only)
     rows = ordered(report.rows, query.sort, query.by)
     nothing = not days.total.requests and not days.total.seconds
     page = Paginator(rows, ROWS).get_page(query.page)
