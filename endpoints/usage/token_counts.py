@@ -41,12 +41,14 @@ def count(gateway: str, tokens: Mapping[tuple[str, int], int], now: datetime) ->
 
 
 def told(gateway: str, now: datetime) -> tuple[Tokens, Tokens]:
-    """What all other gateways counted, and what this one did, of those who have a limit, for the windows that are open
+    """What all other gateways counted, and what this one did, of those who have a limit, for its windows that are open
     or have just closed. One query."""
     before = now - timedelta(minutes=1)
-    windows = {minute_of(now), minute_of(before), month_of(now), month_of(before)}
+    minutes, months = {minute_of(now), minute_of(before)}, {month_of(now), month_of(before)}
+    limited = Q(_limited("tokens_per_minute"), window__in=minutes)
+    limited |= Q(_limited("tokens_per_month"), window__in=months)
     sums = {"all": Sum("tokens"), "own": Sum("tokens", filter=Q(gateway=gateway), default=0)}
-    rows = TokenCount.objects.filter(_limited(), window__in=windows).values_list("subject", "window")
+    rows = TokenCount.objects.filter(limited, window__in=minutes | months).values_list("subject", "window")
     elsewhere: Tokens = defaultdict(dict)
     own: Tokens = defaultdict(dict)
     for subject, window, everywhere, here in rows.annotate(**sums).order_by():
@@ -57,11 +59,12 @@ def told(gateway: str, now: datetime) -> tuple[Tokens, Tokens]:
     return dict(elsewhere), dict(own)
 
 
-def _limited() -> Q:
-    has_one = Q(tokens_per_minute__isnull=False) | Q(tokens_per_month__isnull=False)
+def _limited(by: str) -> Q:
+    """by: the limit's column."""
+    having = {f"{by}__isnull": False}
     models = (Endpoint, ServiceAccount, ApiKey)
     return reduce(
-        or_, (Q(subject__in=model.objects.filter(has_one).order_by().values("pk")) for model in models)
+        or_, (Q(subject__in=model.objects.filter(**having).order_by().values("pk")) for model in models)
     )
 
 

@@ -150,26 +150,23 @@ def test_a_limit_counts_what_was_used_since_its_window_began_wherever(
     send(call(endpoint, account), call(endpoint, account), call(endpoint, free))
     now = AT + timedelta(seconds=40)
     minute = "2026-11-22T10:30"
-    assert token_counts.told("gw-2", now) == ({account.id: {"2026-11": 22, minute: 22}}, {})
-    assert token_counts.told("gw-1", now) == ({}, {account.id: {"2026-11": 22, minute: 22}})
+    assert token_counts.told("gw-2", now) == ({account.id: {"2026-11": 22}}, {})
+    assert token_counts.told("gw-1", now) == ({}, {account.id: {"2026-11": 22}})
     send(call(endpoint, free, AT - timedelta(days=3)), call(endpoint, account), gateway="gw-2")
     Endpoint.objects.filter(pk=endpoint.pk).update(tokens_per_minute=10)
-    ServiceAccount.objects.filter(pk=free.pk).update(tokens_per_month=10)
+    ServiceAccount.objects.filter(pk=free.pk).update(tokens_per_month=10, tokens_per_minute=5)
     first = {
-        account.id: {"2026-11": 22, minute: 22},
+        account.id: {"2026-11": 22},
         free.id: {"2026-11": 11, minute: 11},
-        endpoint.id: {"2026-11": 33, minute: 33},
+        endpoint.id: {minute: 33},
     }
-    second = {
-        account.id: {"2026-11": 11, minute: 11},
-        free.id: {"2026-11": 11},
-        endpoint.id: {"2026-11": 22, minute: 11},
-    }
+    second = {account.id: {"2026-11": 11}, free.id: {"2026-11": 11}, endpoint.id: {minute: 11}}
     assert token_counts.told("gw-1", now) == (second, first)
     assert token_counts.told("gw-2", now) == (first, second)
     both, none = token_counts.told("gw-3", now)
     assert (both[account.id]["2026-11"], none) == (33, {})
-    assert set(token_counts.told("gw-1", now + timedelta(minutes=5))[1][endpoint.id]) == {"2026-11"}
+    assert set(token_counts.told("gw-1", now + timedelta(minutes=1))[1][free.id]) == {"2026-11", minute}
+    assert token_counts.told("gw-1", now + timedelta(minutes=2))[1][free.id] == {"2026-11": 11}
     assert token_counts.told("gw-1", now + timedelta(days=30)) == ({}, {})
 
 
