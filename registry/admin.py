@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from iam.admin.audited import Audited
@@ -144,6 +145,11 @@ class RegisteredModelAdmin(Audited):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Deleting removes files too: the console does it."""
         return False
+
+    def dangers(self, request: HttpRequest, row: RegisteredModel) -> list[str | Promise]:
+        """What is forgotten is nowhere else."""
+        forget = [CredentialsForm.base_fields["forget"].help_text] if "forget" in request.POST else []
+        return [*super().dangers(request, row), *forget]
 
     def save_model(self, request: HttpRequest, obj: RegisteredModel, form: Any, change: bool) -> None:
         """By the service."""

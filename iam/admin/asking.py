@@ -1,7 +1,8 @@
-"""Actions of Django's admin that ask before they do what can't be undone at once."""
+"""What of Django's admin asks before it does what can't be undone at once: actions on rows, forms that are saved."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.admin import helpers
@@ -9,6 +10,7 @@ from django.contrib.admin.options import ModelAdmin
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.utils.functional import Promise
+from django.utils.translation import gettext as _
 
 _MOST_SHOWN = 100
 
@@ -41,3 +43,24 @@ def asked(
         "media": admin.media,
     }
     return TemplateResponse(request, "admin/confirm_action.html", context)
+
+
+def asked_before_saving(
+    admin: ModelAdmin[Any], request: HttpRequest, row: Any, dangers: Iterable[str | Promise]
+) -> TemplateResponse:
+    """The page that asks whether a form shall be saved as it was sent, with what that brings about."""
+    context = {
+        **admin.admin_site.each_context(request),
+        "title": _("Save %(name)s like this?") % {"name": row},
+        "consequences": list(dangers),
+        "sent": [
+            (name, value)
+            for name, values in request.POST.lists()
+            for value in values
+            if name != "csrfmiddlewaretoken"
+        ],
+        "row": row,
+        "opts": admin.opts,
+        "media": admin.media,
+    }
+    return TemplateResponse(request, "admin/confirm_change.html", context)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.admin.options import BaseModelAdmin
+from django.contrib.admin.utils import unquote
 from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse
 from django.utils.functional import Promise
 
 from iam import audit
+from iam.admin.asking import asked_before_saving
 from iam.models import User
 
 if TYPE_CHECKING:  # the generics of django-stubs are no generics at run time
@@ -57,6 +59,32 @@ class Audited(ModelAdmin):
 
     consequence: str | Promise = ""
     services_record = False
+
+    def dangers(self, request: HttpRequest, row: Any) -> list[str | Promise]:
+        """What saving the form as it was sent would bring about that is asked about first. Rows of it that go are."""
+        found: list[str | Promise] = []
+        for inline in self.get_inline_instances(request, row):
+            prefix = f"{inline.get_formset(request, row).get_default_prefix()}-"
+            if any(name.startswith(prefix) and name.endswith("-DELETE") for name in request.POST):
+                registered = admin.site._registry.get(inline.model)
+                found.append(getattr(inline, "consequence", "") or getattr(registered, "consequence", ""))
+        return found
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: Any = None,
+    ) -> Any:
+        """Asks first, if there is something to ask."""
+        if request.method == "POST" and object_id is not None and request.POST.get("confirmed") != "yes":
+            row = self.get_object(request, unquote(object_id))
+            if row is not None and self.has_change_permission(request, row):
+                dangers = self.dangers(request, row)
+                if dangers:
+                    return asked_before_saving(self, request, row, dangers)
+        return super().changeform_view(request, object_id, form_url, extra_context)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """The row; as it is now is kept beside the request, to compare with later."""

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.cache import patch_cache_control
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from iam import selectors, services
@@ -59,6 +60,9 @@ class SecretInline(TabularInline):
         *("hint", "created_at", "last_used_at", "last_used_from", "expires_at"),
     )
     readonly_fields = ("hint", "created_at", "last_used_at", "last_used_from")
+    consequence = _(
+        "A secret that goes gets no more tokens: programs that use it stop working within half an hour."
+    )
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """A secret typed in by hand would not be random."""
@@ -113,6 +117,18 @@ class ServiceAccountAdmin(Audited):
         "Its secrets get no more tokens, and the gateways refuse the tokens it has within two seconds. It can't be "
         "brought back. Disabling it does the same and can be undone."
     )
+
+    def dangers(self, request: HttpRequest, row: Any) -> list[str | Promise]:
+        """A role that goes stops programs."""
+        found = super().dangers(request, row)
+        if set(row.roles) - set(request.POST.getlist("roles")):
+            found.append(
+                _(
+                    "A role goes: the gateways refuse the tokens it has within two seconds, and new ones "
+                    "have the roles that are left."
+                )
+            )
+        return found
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Its tokens name its project."""

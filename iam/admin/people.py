@@ -9,6 +9,7 @@ from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
 from django.core.exceptions import ValidationError
 from django.forms import BaseInlineFormSet
 from django.http import HttpRequest, HttpResponse
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     Formset = BaseInlineFormSet[Membership, Any, Any]
 else:
     UserAdminBase, Formset = BaseUserAdmin, BaseInlineFormSet
+
+
+_DEACTIVATED = _(
+    "They are signed out everywhere and can't sign in. The gateways refuse their API keys within two "
+    "seconds. Activating them again undoes all of it."
+)
 
 
 class MembershipRows(Formset):
@@ -67,6 +74,15 @@ class UserAdmin(Audited, UserAdminBase):
         "seconds. What they made stays. Deactivating a person does the same and can be undone."
     )
 
+    def dangers(self, request: HttpRequest, row: User) -> list[str | Promise]:
+        """A person who can't sign in any more, and one who may do everything."""
+        found = super().dangers(request, row)
+        if row.is_active and "is_active" not in request.POST:
+            found.append(_DEACTIVATED)
+        if not row.is_superuser and "is_superuser" in request.POST:
+            found.append(_("They may do everything from then on, in every project and here."))
+        return found
+
     @admin.action(description=_("Deactivate the selected people"), permissions=["change"])
     def deactivate(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
         """They can't sign in, and their API keys are refused."""
@@ -75,10 +91,7 @@ class UserAdmin(Audited, UserAdminBase):
             request,
             queryset.filter(is_active=True),
             question=_("Deactivate these people?"),
-            consequence=_(
-                "They are signed out everywhere and can't sign in. The gateways refuse their API keys within two "
-                "seconds. Activating them again undoes all of it."
-            ),
+            consequence=_DEACTIVATED,
             yes=_("Deactivate"),
         )
         if page is None:

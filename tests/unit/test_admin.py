@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -78,6 +79,18 @@ def form_of(staff: Client, url: str, **changes: Any) -> dict[str, Any]:
             elif bound.value() not in (None, False, ""):
                 values[bound.html_name] = bound.value()
     return values | changes
+
+
+def asked(staff: Client, url: str, values: dict[str, Any]) -> str:
+    """The page that asks before these are saved; then they are. Nothing is changed by asking."""
+    before = AuditEvent.objects.count()
+    page = staff.post(url, values)
+    assert page.status_code == 200
+    assert AuditEvent.objects.count() == before
+    sent = dict.fromkeys(re.findall(r'type="hidden" name="([^"]+)" value=', page.content.decode()))
+    assert values.keys() | {"confirmed"} <= sent.keys()
+    assert staff.post(url, {**values, "confirmed": "yes"}).status_code == 302
+    return page.content.decode()
 
 
 class TestAll:
@@ -179,7 +192,8 @@ class TestRecorded:
         event = last("member.role")
         assert (event.before, event.after) == ({"role": Role.EDITOR}, {"role": Role.VIEWER})
         assert (event.target_id, event.project_id) == (str(member.pk), project.id)
-        staff.post(f"{url}change/", form_of(staff, f"{url}change/", **{"memberships-0-DELETE": "on"}))
+        leaving = form_of(staff, f"{url}change/", **{"memberships-0-DELETE": "on"})
+        assert "belongs to the project no more" in asked(staff, f"{url}change/", leaving)
         assert last("member.remove").target_id == str(member.pk)
         assert not Membership.objects.filter(user=editor).exists()
 
@@ -205,7 +219,7 @@ class TestEffect:
         self, staff: Client, account: ServiceAccount, told: list[Any]
     ) -> None:
         url = f"/admin/iam/serviceaccount/{account.id}/change/"
-        staff.post(url, form_of(staff, url, roles=[Role.VIEWER]))
+        assert "A role goes" in asked(staff, url, form_of(staff, url, roles=[Role.VIEWER]))
         account.refresh_from_db()
         assert account.roles == [Role.VIEWER]
         assert Revocation.objects.filter(grant=f"{account.id}:1").exists()
@@ -269,6 +283,23 @@ class TestEffect:
         key.refresh_from_db()
         assert not key.blocked
 
+    def test_forms_that_take_something_away_ask_first(
+        self, staff: Client, editor: User, owner_actor: Actor, account: ServiceAccount
+    ) -> None:
+        url = f"/admin/iam/user/{editor.pk}/change/"
+        off = form_of(staff, url)
+        off.pop("is_active")
+        assert "signed out everywhere" in asked(staff, url, off)
+        assert not User.objects.get(pk=editor.pk).is_active
+        assert staff.post(url, form_of(staff, url, is_active="on")).status_code == 302
+        assert "may do everything" in asked(staff, url, form_of(staff, url, is_superuser="on"))
+        url = f"/admin/iam/serviceaccount/{account.id}/change/"
+        services.add_secret(owner_actor, account)
+        values = form_of(staff, url, **{"secrets-0-DELETE": "on"})
+        assert "gets no more tokens" in asked(staff, url, values)
+        assert account.secrets.count() == 1
+        assert last("secret.delete").actor_name == "root@example.org"
+
     def test_a_deleted_key_is_refused_and_its_limits_are_told(
         self, staff: Client, owner_actor: Actor, told: list[Any]
     ) -> None:
@@ -294,7 +325,7 @@ class TestEffect:
         assert (event.before, event.after) == ({"hub_token": "••••"}, {"hub_token": "••••"})
         staff.post(url, {})
         assert RegisteredModel.objects.get().hub_token == "hf_new"
-        staff.post(url, {"forget": "on"})
+        assert "fetched again until new ones" in asked(staff, url, {"forget": "on"})
         assert RegisteredModel.objects.get().hub_token == ""
         assert last("model.change").after == {"hub_token": ""}
 
