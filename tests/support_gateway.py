@@ -30,8 +30,10 @@ from gateway.access_logs import Position
 from gateway.admin import Admin
 from gateway.control import LOG_HEADER, USAGE_PATH, Report, Shipment
 from gateway.figures import EndpointFigures, Told, add
+from gateway.request_line import lines_of
 from gateway.targets import EndpointTarget, GatewayTargets, Serving, TokenPolicy
 from tests.support import require
+from tests.support_access_log import read
 from tests.support_replica import Exchange, Replica
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,7 +140,7 @@ class ControlPlane:
         self.figures_status = 204  # what pushes are answered with; 0: with nothing, after they were taken
         # What agents ship of their access logs, headers and body, and its answer; status 0: none, after it was counted.
         # Without a body they ask.
-        self.shipped: list[bytes] = []
+        self.shipped: list[str] = []
         self.counted: dict[str, Position] = {}  # by log
         self.usage: Callable[[Message, bytes], tuple[int, bytes]] = self.count
         self.token = CONTROL_TOKEN
@@ -259,7 +261,7 @@ class ControlPlane:
         if (shipment.after if shipment.after.log == log else Position()) != self.counted.get(log, Position()):
             return False
         lines = gzip.decompress(body) if shipment.packed else body
-        self.shipped += lines.splitlines()
+        self.shipped += lines_of(lines)
         self.counted[log] = Position(shipment.begin.file, shipment.begin.offset + len(lines))
         return True
 
@@ -350,7 +352,7 @@ class Gateway:
 
     def access_log(self) -> list[dict[str, Any]]:
         try:
-            return [json.loads(line) for line in (self.home / "access.log").read_text().splitlines()]
+            return [read(line) for line in (self.home / "access.log").read_text().split("\n")[:-1]]
         except OSError:
             return []
 

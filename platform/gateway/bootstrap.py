@@ -9,7 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway import answers, assignments, edge, meters, names, refusals, request_limits, usage_reader
+from gateway import (
+    answers,
+    assignments,
+    edge,
+    log_columns,
+    meters,
+    names,
+    refusals,
+    request_limits,
+    usage_reader,
+)
 from gateway.answers import Answer
 from gateway.edge import Edge
 
@@ -330,38 +340,12 @@ def _metadata(namespace: str, path: list[Json], value: Json) -> Json:
 
 
 def _access_log() -> Json:
-    """One JSON object a line, a line for each request that has ended. No query string and no header of the caller's:
-    both can hold secrets.
-
-    `path` is as the replica got it, below its endpoint; as the caller sent it where no replica was asked. `replica` is
-    its address; the activator's name where that held the request.
-    """
     return {
         "name": "envoy.access_loggers.file",
         "filter": meters.at_the_end(),
         "typed_config": {
             "@type": _TYPE + "extensions.access_loggers.file.v3.FileAccessLog",
             "path": ACCESS_LOG,
-            "log_format": {
-                "json_format": {
-                    "time": "%START_TIME%",
-                    "request_id": "%REQ(X-REQUEST-ID)%",
-                    "endpoint": "%ROUTE_NAME%",
-                    "sub": usage_reader.CALLER_LOGGED,
-                    "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
-                    "method": "%REQ(:METHOD)%",
-                    "path": "%PATH(NQ:PATH):1024%",
-                    "status": "%RESPONSE_CODE%",
-                    "flags": "%RESPONSE_FLAGS%",
-                    "details": "%RESPONSE_CODE_DETAILS%",
-                    "bytes_in": "%BYTES_RECEIVED%",
-                    "bytes_out": "%BYTES_SENT%",
-                    "duration_ms": "%DURATION%",
-                    "first_byte_ms": "%RESPONSE_DURATION%",
-                    "replica": "%UPSTREAM_HOST_NAME%",
-                    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
-                    "usage": usage_reader.USAGE_LOGGED,
-                }
-            },
+            "log_format": {"text_format_source": {"inline_string": log_columns.FORMAT}},
         },
     }

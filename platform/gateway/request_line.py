@@ -15,15 +15,14 @@ Lines of an answer that was too large to be looked into are marked, too, and hav
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from gateway import names
+from gateway import log_columns, names
+from gateway.log_columns import GAP, NOTHING, TAB
 
 BYTES_PER_TOKEN = 4  # of English text, in the common vocabularies
 NOBODY = ""  # the subject of a request without a token, or with a bad one
@@ -36,13 +35,14 @@ _USES_TOKENS = re.compile(rf"/(?:({_TEXT})|{_NUMBERS})/?$")
 _ENDPOINT = re.compile(r"me-[A-Za-z0-9-]{1,37}")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,40}")
 _ADDRESS = re.compile(r"[0-9A-Fa-f.:%a-z]{1,45}")
-# Where those of the common line stand that count for limits: Envoy writes all fields, in the order of their names.
-_FIELDS, _DURATION, _WHERE, _STATUS, _WHO, _WHEN, _USAGE = 17, 5, 6, 13, 14, 15, 16
+_LATEST = 2**35  # seconds since 1970
+_REMEMBERED = 4096  # names whose form was looked at already
+UNREAD = "unread"
+_FAILED = frozenset("1345")  # answers with such statuses used nothing, unless a model server says so
 _REFUSALS = (401, 403, 404)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A request to an endpoint that has ended.
 
     at             when, seconds since 1970
@@ -55,7 +55,7 @@ class Request:
     refused        the gateway let it not pass: no token, no role, or no such endpoint for its project
     """
 
-    at: float
+    at: int
     endpoint: str
     subject: str
     status: int
@@ -75,7 +75,7 @@ class Used(Protocol):
     """What counts for limits of a request: what `Request` and `Tokens` have in common."""
 
     @property
-    def at(self) -> float: ...
+    def at(self) -> int: ...
     @property
     def endpoint(self) -> str: ...
     @property
@@ -89,7 +89,7 @@ class Used(Protocol):
 class Tokens(NamedTuple):
     """Those of a request, or of several of one caller in one second."""
 
-    at: float
+    at: int
     endpoint: str
     subject: str
     prompt_tokens: int
@@ -100,109 +100,153 @@ class NoRequestLine(ValueError):
     """Not a line as Envoy writes them."""
 
 
-def parse(line: bytes) -> Request | None:
+def lines_of(log: bytes) -> list[str]:
+    """Those of a piece of a log."""
+    # Nothing but this ends a line, whatever a path is made of.
+    return log.decode("utf-8", "replace").removesuffix("\n").split("\n") if log else []
+
+
+def parse(line: str) -> Request | None:
     """None for what was no request to an endpoint that exists. Raises NoRequestLine."""
     try:
-        said = json.loads(line.decode("utf-8", "replace"))
-        endpoint = said["endpoint"]
-        if not isinstance(endpoint, str) or not _ENDPOINT.fullmatch(endpoint):
-            return None
-        return _request(said, endpoint)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        return _request(*log_columns.split(line))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise NoRequestLine(f"{type(error).__name__}: {error}") from error
 
 
-def used_in(lines: bytes) -> Iterator[Used]:
-    """What the requests in `lines` used, in less time than `parse` takes. What cannot be read is left out."""
-    for line in lines.splitlines():
+def used_in(log: bytes) -> Iterator[Used]:
+    """What the requests in `log` used, in less time than `parse` takes: lines whose first columns are the same count at
+    once, and only for an estimate the others are looked at. What cannot be read is left out."""
+    lines = lines_of(log)
+    heads = [line.partition(GAP)[0] for line in lines]
+    others = set()
+    for head, times in Counter(heads).items():
         try:
-            used = _measured(line) or parse(line)
+            used = _measured(head.split(TAB), times)
         except ValueError:
+            others.add(head)
             continue
         if used is not None:
             yield used
+    for line, head in zip(lines, heads, strict=True) if others else ():
+        if head in others:
+            try:
+                request = parse(line)
+            except NoRequestLine:
+                continue
+            if request is not None:
+                yield request
 
 
-def _measured(line: bytes) -> Tokens | None:
-    """From the common line: a model server said what it used; None from any other one. Raises ValueError.
-
-    What a caller may put into a line, a path, holds no quotation mark without a backslash before it.
-    """
-    parts = line.split(b',"')
-    if len(parts) != _FIELDS or not parts[_STATUS].startswith(b'status":2'):
+def _measured(head: list[str], times: int) -> Tokens | None:
+    """Of so many requests alike; None if they used nothing. Raises ValueError where that stands in other columns."""
+    ended, endpoint, subject, status, usage = head
+    if not _is_endpoint(endpoint):
         return None
-    usage, where, who = parts[_USAGE], parts[_WHERE], parts[_WHO]
-    if (usage[:8], usage[-4:], where[:14], who[:6]) != (b'usage":"', b' 0"}', b'endpoint":"me-', b'sub":"'):
+    if usage == UNREAD or (usage == NOTHING and status[:1] in _FAILED):
         return None
-    prompt, _, completion = usage[8:-4].partition(b" ")
-    if not prompt.isdigit() or not completion.isdigit():
+    prompt, completion, after = usage.split(" ")
+    if status[:1] != "2" or after != "0":
+        raise ValueError("not the common line")
+    used = _number(prompt) * times, _number(completion) * times
+    return Tokens(_number(ended, _LATEST), endpoint, _subject(subject), *used)
+
+
+def _request(
+    ended: str,
+    endpoint: str,
+    subject: str,
+    said_status: str,
+    usage: str,
+    _gap: str,
+    _time: str,
+    duration: str,
+    first_byte: str,
+    bytes_in: str,
+    bytes_out: str,
+    client: str,
+    replica: str,
+    _attempts: str,
+    _flags: str,
+    _details: str,
+    _request_id: str,
+    call: str,
+) -> Request | None:
+    """Of log_columns.COLUMNS."""
+    if not _is_endpoint(endpoint):
         return None
-    ended = _millisecond(parts[_WHEN][7:-1]) + int(parts[_DURATION][13:]) / 1000
-    return Tokens(ended, where[11:-1].decode(), who[6:-1].decode(), int(prompt), int(completion))
-
-
-@lru_cache(maxsize=64)
-def _millisecond(text: bytes) -> float:
-    return datetime.fromisoformat(text.decode()).timestamp()
-
-
-def _request(said: Mapping[str, Any], endpoint: str) -> Request:
-    status = _number(said["status"], most=999)
-    duration = _number(said["duration_ms"])
-    first_byte = said["first_byte_ms"]
-    refused = status in _REFUSALS and said["replica"] is None
+    status, sent, got = _number(said_status, 999), _number(bytes_in), _number(bytes_out)
+    refused = status in _REFUSALS and replica == NOTHING
     known = not (refused and status == 401)  # what a token says that was not accepted is a claim
-    prompt, completion, estimated, unread = _tokens(said, status)
+    if replica == NOTHING:  # nobody computed anything
+        tokens = _NO_TOKENS
+    else:
+        tokens = _tokens(usage, status, sent, got, call, held=replica == names.ACTIVATOR)
     return Request(
-        at=datetime.fromisoformat(said["time"]).timestamp() + duration / 1000,
-        endpoint=endpoint,
-        subject=_matching(_NAME, said["sub"]) if known else NOBODY,
-        status=status,
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        estimated=estimated,
-        unread=unread,
-        duration_ms=duration,
-        first_byte_ms=None if first_byte is None else _number(first_byte),
-        bytes_in=_number(said["bytes_in"]),
-        bytes_out=_number(said["bytes_out"]),
-        client=_matching(_ADDRESS, said["client"]),
-        refused=refused,
+        _number(ended, _LATEST),
+        endpoint,
+        _subject(subject) if known else NOBODY,
+        status,
+        *tokens,
+        _number(duration),
+        None if first_byte == NOTHING else _number(first_byte),
+        sent,
+        got,
+        _address(client),
+        refused,
     )
 
 
-def _tokens(said: Mapping[str, Any], status: int) -> tuple[int, int, bool, bool]:
-    """Prompt, completion, whether they are estimated, and whether the answer was not read."""
-    if said["replica"] is None:  # nobody computed anything
-        return 0, 0, False, False
-    read: str = said["usage"] or ""
-    if read == "unread":
+_NO_TOKENS = (0, 0, False, False)
+
+
+def _tokens(
+    usage: str, status: int, sent: int, got: int, call: str, *, held: bool
+) -> tuple[int, int, bool, bool]:
+    """Prompt, completion, whether they are estimated, and whether the answer was not read.
+
+    sent, got  bytes of the two bodies
+    call       method and path
+    held       nobody but the activator was asked
+    """
+    if usage == UNREAD:
         return 0, 0, False, True
-    asked, answered, parts = read.split(" ") if read else ("-", "-", "")
-    after = _number(parts or 0)  # parts of a stream that were sent since the model server counted last
-    prompt = -(-_number(said["bytes_in"]) // BYTES_PER_TOKEN) if asked == "-" else _number(asked)
-    if asked != "-" or answered != "-":
-        completion = 0 if answered == "-" else _number(answered)
-        return prompt, completion + after, after > 0 or asked == "-", False
+    asked, answered, parts = usage.split(" ") if usage != NOTHING else (NOTHING, NOTHING, "")
+    after = _number(parts or "0")  # parts of a stream that were sent since the model server counted last
+    prompt = -(-sent // BYTES_PER_TOKEN) if asked == NOTHING else _number(asked)
+    if asked != NOTHING or answered != NOTHING:
+        completion = 0 if answered == NOTHING else _number(answered)
+        return prompt, completion + after, after > 0 or asked == NOTHING, False
     if status and not 200 <= status < 300:
-        return 0, 0, False, False
-    if said["replica"] == names.ACTIVATOR and not after and (parts or not status):
-        return 0, 0, False, False
+        return _NO_TOKENS
+    if held and not after and (parts or not status):
+        return _NO_TOKENS
     if parts:
         return prompt, after, True, False
-    found = _USES_TOKENS.search(str(said["path"])) if said["method"] == "POST" else None
+    method, _, path = call.partition(" ")
+    found = _USES_TOKENS.search(path) if method == "POST" else None
     if found is None:
-        return 0, 0, False, False
-    completion = _number(said["bytes_out"]) // BYTES_PER_TOKEN if found[1] and status else 0
-    return prompt, completion, True, False
+        return _NO_TOKENS
+    return prompt, got // BYTES_PER_TOKEN if found[1] and status else 0, True, False
 
 
-def _number(value: Any, most: int = _MOST) -> int:
-    number = int(value)
+def _number(text: str, most: int = _MOST) -> int:
+    number = int(text)
     if not 0 <= number <= most:
         raise ValueError(f"{number} of something")
     return number
 
 
-def _matching(pattern: re.Pattern[str], value: Any) -> str:
-    return value if isinstance(value, str) and pattern.fullmatch(value) else ""
+@lru_cache(_REMEMBERED)
+def _is_endpoint(name: str) -> bool:
+    return _ENDPOINT.fullmatch(name) is not None
+
+
+@lru_cache(_REMEMBERED)
+def _subject(name: str) -> str:
+    return name if name != NOTHING and _NAME.fullmatch(name) else NOBODY
+
+
+@lru_cache(_REMEMBERED)
+def _address(text: str) -> str:
+    return text if _ADDRESS.fullmatch(text) else ""

@@ -22,6 +22,7 @@ import uvicorn
 from websockets.sync.client import connect
 
 from gateway.request_line import Request, parse
+from tests.support_access_log import read
 from tests.support_activator import Bedroom, in_threads, joined, sleeping, streaming
 from tests.support_gateway import Answer, World, bearer, endpoint, until
 from tests.support_replica import Exchange
@@ -334,7 +335,7 @@ def test_an_answer_that_no_model_gave_costs_nothing(world: World, bedroom: Bedro
     path, body = "/free/v1/chat/completions", b'{"messages": [], "stream": true}'
 
     def counted() -> list[Request]:
-        found = [parse(line) for line in world.plane.shipped if json.loads(line)["path"] == path]
+        found = [parse(line) for line in world.plane.shipped if read(line)["path"] == path]
         return [request for request in found if request is not None]
 
     threads, _ = in_threads(2, lambda _: send(world, f"/v1/me-1{path}", body))

@@ -31,6 +31,7 @@ from gateway.targets import EndpointTarget, ReplicaTarget, Serving
 from iam.actors import Actor
 from iam.models import ServiceAccount
 from runtimes.images import LLAMA_CPP_SERVER
+from tests.support_access_log import read
 from tests.support_endpoints import load_data, new_endpoint
 from tests.support_gateway import Answer, World, endpoint, free_port, until
 from tests.support_models import tiny_llama
@@ -130,8 +131,8 @@ def world() -> Iterator[World]:
 def shipped(world: World, path: str, count: int = 1) -> list[Request]:
     """What the control plane was told of calls of a path."""
 
-    def found() -> list[bytes]:
-        return [line for line in world.plane.shipped if json.loads(line)["path"] == path]
+    def found() -> list[str]:
+        return [line for line in world.plane.shipped if read(line)["path"] == path]
 
     until(lambda: len(found()) >= count, what=f"{path} is shipped")
     return [request for line in found() if (request := parse(line)) is not None]
@@ -166,8 +167,8 @@ def test_answers_pass_as_they_are_and_are_counted(world: World, got: dict[str, A
     assert (request.endpoint, request.subject, request.status) == (NAME, "sa-1", 200)
     assert abs(request.at - time.time()) < 30
     if expected[:3] == (9, 4, False):  # the common kind of line
-        text = next(line for line in world.plane.shipped if json.loads(line)["path"] == path)
-        assert isinstance(next(used_in(text)), Tokens)
+        text = next(line for line in world.plane.shipped if read(line)["path"] == path)
+        assert isinstance(next(used_in(text.encode())), Tokens)
 
 
 def test_streams_that_break_off_are_estimated(world: World) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,17 @@ import pytest
 
 from gateway.access_logs import START, AccessLogs, Piece, Position
 from gateway.control import ControlAway, Heard, Shipment, Shipped
-from gateway.request_line import NOBODY, NoRequestLine, Request, Tokens, parse, used_in
+from gateway.request_line import NOBODY, NoRequestLine, Request, Tokens, lines_of, parse, used_in
 from gateway.shipping import Shipping
-from tests.support_access_log import ENDPOINT, line
+from tests.support_access_log import ENDPOINT, json_line, line
 
 AT = datetime(2026, 11, 22, 10, 15, 59, 990_000, tzinfo=UTC)
 
 
 def request(**fields: Any) -> Request:
-    found = parse(line(AT, **fields))
+    found, old = (parse(text(AT, **fields).decode().rstrip("\n")) for text in (line, json_line))
     assert found is not None
+    assert found == old
     return found
 
 
@@ -32,7 +34,7 @@ def request(**fields: Any) -> Request:
 
 def test_a_request_belongs_to_the_moment_at_which_it_ended() -> None:
     found = request(duration_ms=20)
-    assert datetime.fromtimestamp(found.at, UTC) == datetime(2026, 11, 22, 10, 16, 0, 10_000, tzinfo=UTC)
+    assert datetime.fromtimestamp(found.at, UTC) == datetime(2026, 11, 22, 10, 16, 0, tzinfo=UTC)
     assert (found.endpoint, found.subject) == (ENDPOINT, "sa-1")
     assert (found.status, found.duration_ms, found.first_byte_ms, found.client) == (200, 20, 15, "192.0.2.7")
     assert (found.bytes_in, found.bytes_out, found.refused) == (100, 300, False)
@@ -88,22 +90,25 @@ def test_a_token_that_was_not_accepted_names_nobody() -> None:
     "name", ["unknown-endpoint", "control-plane", "preflight", None, "me-x\u0000y", "me-" + "a" * 50]
 )
 def test_what_is_no_endpoint_is_no_request(name: str | None) -> None:
-    assert parse(line(endpoint=name)) is None
+    for text in (line, json_line):
+        (only,) = lines_of(text(endpoint=name))
+        assert parse(only) is None
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        *(b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"endpoint":"me-1"}', b"[" * 100_000),
+        *("", "{", "[]", "null", '"x"', "\ufffd", '{"endpoint":"me-1"}', '{"time":' + "[" * 100_000),
+        *("\t" * 16, "{}", '{"time":null}', line().decode().rpartition("\t")[0]),
         *(
-            line(**fields)
+            text(**fields).decode().rstrip("\n")
+            for text in (line, json_line)
             for fields in (
                 {"status": "x"},
                 {"status": 70_000},
                 {"duration_ms": -1},
                 {"bytes_in": 1e300},
                 {"bytes_in": float("nan")},
-                {"time": "yesterday"},
                 {"usage": "-5 1 0"},
                 {"usage": "many"},
                 {"usage": {"prompt_tokens": 9}},
@@ -113,9 +118,15 @@ def test_what_is_no_endpoint_is_no_request(name: str | None) -> None:
         ),
     ],
 )
-def test_what_is_no_line_is_refused_and_nothing_else_happens(text: bytes) -> None:
+def test_what_is_no_line_is_refused_and_nothing_else_happens(text: str) -> None:
     with pytest.raises(NoRequestLine):
         parse(text)
+
+
+def test_times_that_no_calendar_has_are_refused() -> None:
+    for text in (line(ended=2**40), line(ended=-1), line(ended="now"), json_line(time="yesterday")):
+        with pytest.raises(NoRequestLine):
+            parse(text.decode().rstrip("\n"))
 
 
 def test_what_is_odd_in_a_name_does_not_get_into_the_database() -> None:
@@ -123,25 +134,78 @@ def test_what_is_odd_in_a_name_does_not_get_into_the_database() -> None:
     assert (found.subject, found.client) == (NOBODY, "")
 
 
+COUNTED = ("at", "endpoint", "subject", "prompt_tokens", "completion_tokens")
+
+
 def test_what_counts_for_limits_is_the_same_in_less_time() -> None:
-    quick = (line(AT), line(AT, duration_ms=59_999), line(AT, path='/x","status":200,"sub":"sa-2"'))
+    quick = (line(AT), line(AT, duration_ms=59_999), line(AT, path="/x\t\t9 9 0\t"), line(AT, sub=None))
     slow = (
         line(AT, usage="- - 7"),
         line(AT, usage="9 2 3"),
         line(AT, usage="9 - 0"),
         line(AT, usage=None),
-        line(AT, sub=None),
-        line(AT, status=500),
-        line(AT, more=1),
+        line(AT, usage=None, status=0),
+        line(AT, usage="9 2 0", status=500),
+        json_line(AT),
     )
-    assert [type(next(used_in(one))) for one in quick] == [Tokens] * 3
-    assert [type(next(used_in(one))) for one in slow] == [Request] * 7
+    assert [type(next(iter(used_in(one)))) for one in quick] == [Tokens] * len(quick)
+    assert [type(next(iter(used_in(one)))) for one in slow] == [Request] * len(slow)
     for one in quick + slow:
-        used, whole = next(used_in(one)), parse(one)
+        (used,), (whole,) = used_in(one), map(parse, lines_of(one))
         assert whole is not None
-        names = ("at", "endpoint", "subject", "prompt_tokens", "completion_tokens")
-        assert [getattr(used, name) for name in names] == [getattr(whole, name) for name in names]
-    assert list(used_in(b"rubbish\n\n" + line(AT, endpoint="preflight") + line(AT, usage="9 2 0 0"))) == []
+        assert [getattr(used, name) for name in COUNTED] == [getattr(whole, name) for name in COUNTED]
+    nothing = (
+        line(AT, endpoint="preflight"),
+        line(AT, usage="unread"),
+        line(AT, usage=None, status=429, replica=None),
+        line(AT, usage=None, status=404),
+        line(AT, usage="9 2 0 0"),
+        line(AT, usage="9 2 0", status=""),
+    )
+    assert list(used_in(b"rubbish\n\n" + b"".join(nothing))) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lines_together_count_what_each_counts(seed: int) -> None:
+    dice = random.Random(seed)
+    choices: dict[str, list[Any]] = {
+        "duration_ms": [5, 1_000],
+        "sub": ["sa-1", "key-2", None],
+        "status": [200, 200, 201, 500, 0, 429],
+        "usage": ["9 2 0", "9 2 0", "8 3 0", "- - 7", None, "9 - 1", "unread", "x"],
+        "replica": ["127.0.0.1:9000", "activator", None],
+    }
+    some = [{name: dice.choice(values) for name, values in choices.items()} for _ in range(300)]
+    for fields in some:
+        fields["usage"] = fields["usage"] if fields["replica"] else None  # who was not asked says nothing
+    log = b"".join((json_line if dice.random() < 0.1 else line)(AT, **fields) for fields in some)
+
+    def total(found: Iterable[Any]) -> dict[tuple[Any, ...], int]:
+        sums: dict[tuple[Any, ...], int] = {}
+        for one in found:
+            if used := one.prompt_tokens + one.completion_tokens:
+                key = (one.at, one.endpoint, one.subject)
+                sums[key] = sums.get(key, 0) + used
+        return sums
+
+    def each() -> Iterator[Request]:
+        for text in lines_of(log):
+            with contextlib.suppress(NoRequestLine):
+                if found := parse(text):
+                    yield found
+
+    assert total(used_in(log)) == total(each()) != {}
+
+
+def test_nothing_but_a_newline_ends_a_line() -> None:
+    """A path that holds what Python takes for one makes no second line."""
+    forged = line(AT, sub="sa-2").decode().rstrip("\n")
+    for end in "\r\x0b\x0c\x1c\x85\u2028":
+        log = line(AT, path=f"/x{end}{forged}")
+        assert [found.subject for found in used_in(log)] == ["sa-1"]
+        assert [found and found.subject for found in map(parse, lines_of(log))] == ["sa-1"]
+    assert [found.endpoint for found in used_in(line(AT, path="/\udcff") + line(AT))] == [ENDPOINT]
+    assert lines_of(b"") == []
 
 
 # ---- the files

@@ -32,7 +32,7 @@ class FullDisk:
         self.is_kept = True
 
     def count(self, requests: Iterable[Used]) -> None:
-        self.counted += len(list(requests))
+        self.counted += sum(request.completion_tokens for request in requests)
 
     def save(self, position: Position) -> None:
         if self.full:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from gateway.request_line import Request
 from gateway.targets import Caller, Limits
 from tests.unit.test_gateway_snapshot import ready
 
-NOON = datetime(2026, 11, 22, 12, 0, 10, tzinfo=UTC).timestamp()
+NOON = int(datetime(2026, 11, 22, 12, 0, 10, tzinfo=UTC).timestamp())
 REQUEST = Request(
     at=NOON,
     endpoint="me-a",
@@ -41,7 +40,7 @@ AFTER = Position("00000000000000000001-a.log", 100)
 
 
 class Clock:
-    now = NOON
+    now: float = NOON
 
     def __call__(self) -> float:
         return self.now
@@ -108,9 +107,9 @@ def test_who_reaches_a_limit_is_refused_until_the_window_ends(home: Home) -> Non
 
 def test_a_limit_is_reached_with_its_last_token(home: Home) -> None:
     agent = home.agent()
-    agent.count([replace(REQUEST, prompt_tokens=99, completion_tokens=0)])
+    agent.count([REQUEST._replace(prompt_tokens=99, completion_tokens=0)])
     assert agent.denied(NOON) == frozenset()
-    agent.count([replace(REQUEST, prompt_tokens=0, completion_tokens=1)])
+    agent.count([REQUEST._replace(prompt_tokens=0, completion_tokens=1)])
     assert agent.denied(NOON) == {("sa-1", names.MINUTE)}
 
 
@@ -130,8 +129,8 @@ def test_a_month_is_told_of_rather_than_a_minute_and_ends_with_the_month(home: H
 
 def test_an_endpoint_counts_all_its_callers_and_those_without_a_name(home: Home) -> None:
     agent = home.agent()
-    agent.count([replace(REQUEST, subject=f"sa-{n}", prompt_tokens=400) for n in range(2, 5)])
-    agent.count([replace(REQUEST, subject="", prompt_tokens=800)])
+    agent.count([REQUEST._replace(subject=f"sa-{n}", prompt_tokens=400) for n in range(2, 5)])
+    agent.count([REQUEST._replace(subject="", prompt_tokens=800)])
     agent.tick()
     path = "/v1/me-a"
     assert home.refusals() == dict.fromkeys((path, path + "/", path + "?"), "endpoint:month:2000")
@@ -140,20 +139,20 @@ def test_an_endpoint_counts_all_its_callers_and_those_without_a_name(home: Home)
 
 def test_a_request_belongs_to_the_minute_in_which_it_ended(home: Home) -> None:
     agent = home.agent()
-    agent.count([replace(REQUEST, at=NOON - 11, prompt_tokens=500)])
+    agent.count([REQUEST._replace(at=NOON - 11, prompt_tokens=500)])
     agent.tick()
     assert home.refusals() == {}
 
 
 def test_counts_and_position_survive_together(home: Home) -> None:
     agent = home.agent()
-    agent.count([replace(REQUEST, subject="key-1", prompt_tokens=600)])
+    agent.count([REQUEST._replace(subject="key-1", prompt_tokens=600)])
     agent.save(AFTER)
-    agent.count([replace(REQUEST, subject="key-1", prompt_tokens=600)])  # and is killed
+    agent.count([REQUEST._replace(subject="key-1", prompt_tokens=600)])  # and is killed
     again = home.agent()
     assert again.position == AFTER
     assert again.denied(NOON) == frozenset()
-    again.count([replace(REQUEST, subject="key-1", prompt_tokens=600)])  # the same line
+    again.count([REQUEST._replace(subject="key-1", prompt_tokens=600)])  # the same line
     assert again.denied(NOON) == {("key-1", names.MONTH)}
     again.save(Position(AFTER.file, 200))
     assert home.agent().denied(NOON) == {("key-1", names.MONTH)}
@@ -162,7 +161,7 @@ def test_counts_and_position_survive_together(home: Home) -> None:
 
 def test_a_month_survives_weeks_in_which_minutes_are_forgotten(home: Home) -> None:
     agent = home.agent()
-    agent.count([replace(REQUEST, at=NOON - 21 * 86400, subject="key-1", prompt_tokens=1000)])
+    agent.count([REQUEST._replace(at=NOON - 21 * 86400, subject="key-1", prompt_tokens=1000)])
     agent.save(AFTER)
     kept = json.loads((home.path / budgets.FILE).read_text())["counts"]
     assert set(kept) == {"2026-11"}
@@ -179,7 +178,7 @@ def test_old_windows_are_forgotten(home: Home) -> None:
 
 def test_what_other_gateways_counted_is_added_and_never_twice(home: Home) -> None:
     agent = home.agent()
-    agent.count([replace(REQUEST, subject="key-1", prompt_tokens=300)])
+    agent.count([REQUEST._replace(subject="key-1", prompt_tokens=300)])
     for _ in range(3):
         agent.hear(Heard({"key-1": {"2026-11": 600, minute_of(NOON): 600}}, {}, START))
     assert agent.denied(NOON) == frozenset()
@@ -191,7 +190,7 @@ def test_what_other_gateways_counted_is_added_and_never_twice(home: Home) -> Non
 
 # ---- what this gateway itself has counted, as the control plane has stored it
 
-CALL = replace(REQUEST, subject="key-1", prompt_tokens=90, completion_tokens=10)
+CALL = REQUEST._replace(subject="key-1", prompt_tokens=90, completion_tokens=10)
 
 
 def of_key(agent: Budgets) -> int:
