@@ -3,6 +3,7 @@ Django's lacks newer sentences. They ask gettext for exactly these texts (allaut
 """
 
 from django.utils.translation import gettext_noop as _
+from django.utils.translation import ngettext_lazy
 
 ERRORS = (
     _("This account is currently inactive."),
@@ -102,4 +103,18 @@ DJANGO = (
     _("Enable password-based authentication"),
     _("Toggle navigation"),
     _("Filter navigation items"),
+)
+COUNTED = (
+    ngettext_lazy(
+        "This password is too short. It must contain at least %d character.",
+        "This password is too short. It must contain at least %d characters.",
+        8,
+    ),
+    ngettext_lazy("Please correct the error below.", "Please correct the errors below.", 2),
+    ngettext_lazy("%(num)d year", "%(num)d years", "num"),
+    ngettext_lazy("%(num)d month", "%(num)d months", "num"),
+    ngettext_lazy("%(num)d week", "%(num)d weeks", "num"),
+    ngettext_lazy("%(num)d day", "%(num)d days", "num"),
+    ngettext_lazy("%(num)d hour", "%(num)d hours", "num"),
+    ngettext_lazy("%(num)d minute", "%(num)d minutes", "num"),
 )
