@@ -16,7 +16,6 @@ Sources: envoyproxy.io, "Circuit breaking", "Runtime Discovery Service (RTDS)", 
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -139,21 +138,28 @@ def _varint(value: int) -> bytes:
 # --- on the disk ------------------------------------------------------------------------------------------
 
 
-def spread(file: Json, directory: Path) -> None:
+def spread(file: Json, directory: Path, before: Json | None = None) -> None:
     """Each document into Envoy's file of its own, and no other file. Raises OSError.
 
-    Nothing waits for the disk: `file` itself lies there, and what a power cut damages is written anew from it.
+    before: what was spread there last, None if that is not known. Nothing waits for the disk: `file` itself lies
+    there, and what a power cut damages is written anew from it.
     """
     directory.mkdir(exist_ok=True, mode=0o700)
-    wanted = {f"{name_of(document)}.pb": document for document in file["resources"]}
+    wanted, known = _by_name(file), _by_name(before) if before is not None else {}
     for name, document in wanted.items():
+        if known.get(name) == document:
+            continue
         data = encoded(document)
         if _content(directory / name) != data:
             files.write(directory / name, data, durable=False)
-    for found in directory.iterdir():
-        if found.name not in wanted:
-            with contextlib.suppress(FileNotFoundError):
-                found.unlink()
+    there = known if before is not None else [found.name for found in directory.iterdir()]
+    for name in there:
+        if name not in wanted:
+            (directory / name).unlink(missing_ok=True)
+
+
+def _by_name(file: Json) -> dict[str, Json]:
+    return {f"{name_of(document)}.pb": document for document in file["resources"]}
 
 
 def _content(path: Path) -> bytes | None:

@@ -83,9 +83,9 @@ class Shelf:
     def put(self, name: str, content: Json) -> None:
         """Raises OSError; then the old file is still there."""
         files.write_json(self._xds / name, content)
-        self.present[name] = content
         if name == names.ASSIGNMENTS:
-            assignments.spread(content, self._xds / assignments.DIRECTORY)
+            assignments.spread(content, self._xds / assignments.DIRECTORY, self.present.get(name))
+        self.present[name] = content
 
     def forget(self, group: Iterable[str]) -> None:
         """As if nothing of it had ever been there."""

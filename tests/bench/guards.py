@@ -33,12 +33,14 @@ from tests.bench.gateway import (
 )
 from tests.bench.result import Result
 from tests.support_gateway import ControlPlane, Gateway, Key, endpoint, free_port, until
+from tests.support_replica import Replica
 
 ENDPOINTS = ACCOUNTS = 2000
 REVOKED = 200
 SUBJECT = "sa-bench"
 PATH = f"/v1/{NAME}/v1/chat/completions"
 ROOMY = Limits(requests_per_minute=10_000_000, tokens_per_minute=10**9, tokens_per_month=10**12)
+AT_ONCE = 10_000
 CHANGES = 5
 
 
@@ -159,6 +161,17 @@ def _changes(large: Guarded) -> Iterator[Result]:
         until(lambda new=new: gateway.get(f"/v1/{new.endpoint_id}/x").status == 503)
         took.append(time.perf_counter() - began)
     yield Result(f"{label}, new route built → enforced, longest of {CHANGES}", *_seconds(max(took)))
+    first, *rest = endpoints
+    other = Replica()
+    took = []
+    for number in range(CHANGES):
+        replicas = first.replicas if number % 2 else (other.target(),)
+        began = time.perf_counter()
+        plane.publish(replace(first, replicas=replicas), *rest)
+        until(lambda seen=number % 2 == 0: (b'"replica"' in gateway.get(PATH, large.token).body) is seen)
+        took.append(time.perf_counter() - began)
+    other.close()
+    yield Result(f"{label}, replicas built → enforced, longest of {CHANGES}", *_seconds(max(took)))
 
 
 def _seconds(value: float) -> tuple[float, str, str, bool]:
@@ -188,6 +201,7 @@ def _guarded(key: Key, stub: int, *, many: bool) -> Iterator[Guarded]:
             serving=Serving.READY,
             replicas=(ReplicaTarget("r1", "127.0.0.1", stub),),
             limits=ROOMY,
+            max_concurrency=AT_ONCE,
         )
         count = ENDPOINTS - 1 if many else 0
         callers = (
@@ -205,7 +219,8 @@ def _guarded(key: Key, stub: int, *, many: bool) -> Iterator[Guarded]:
 def _other(number: int) -> EndpointTarget:
     replicas = tuple(ReplicaTarget(f"r-{number}-{n}", "127.0.0.1", 9 + n) for n in range(3))
     name = f"me-{number:08x}-0000-4000-8000-000000000000"
-    return EndpointTarget(name, f"p{number % 50}", True, Serving.READY, "", replicas=replicas, limits=ROOMY)
+    target = EndpointTarget(name, f"p{number % 50}", True, Serving.READY, "", replicas=replicas, limits=ROOMY)
+    return replace(target, max_concurrency=AT_ONCE)
 
 
 @contextlib.contextmanager
