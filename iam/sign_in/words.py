@@ -65,6 +65,8 @@ LABELS = (
     _("WebAuthn"),
 )
 DJANGO = (
+    _("Ensure this value is greater than or equal to %(limit_value)s."),
+    _("Ensure this value is less than or equal to %(limit_value)s."),
     _("Null characters are not allowed."),
     _("Enter a valid UUID."),
     _("Enter a valid JSON."),
