@@ -135,15 +135,19 @@ local function read_stream(handle, chunks, text)
 end
 
 -- What nearly all answers are: one piece, with the usage in it once, in whole numbers. As it is noted, or nil.
+--
+-- An answer is full of quotation marks, so what is looked for begins with a letter.
 local function plain(text)
-  local _, stop = find(text, '"usage":{', 1, true)
-  if stop and #text < AT_ONCE and byte(text, -1) == CLOSE and not find(text, '"usage"', stop, true) then
-    local asked = match(text, '^[^{}]-"prompt_tokens":(%d+)[,}]', stop + 1)
-    local said = match(text, '^[^{}]-"completion_tokens":(%d+)[,}]', stop + 1)
-    if asked and said and #asked < DIGITS and #said < DIGITS then
-      return asked .. " " .. said .. " 0"
-    end
+  local from, stop = find(text, 'usage":', 1, true)
+  if not stop or #text >= AT_ONCE or byte(text, -1) ~= CLOSE or find(text, 'usage":', stop, true) then
+    return nil
   end
+  local asked, said = match(text, '^"usage":{"prompt_tokens":(%d+),"completion_tokens":(%d+)[,}]', from - 1)
+  if not asked then
+    asked = match(text, '^"usage":{[^{}]-"prompt_tokens":(%d+)[,}]', from - 1)
+    said = match(text, '^"usage":{[^{}]-"completion_tokens":(%d+)[,}]', from - 1)
+  end
+  return asked and said and #asked < DIGITS and #said < DIGITS and asked .. " " .. said .. " 0"
 end
 
 local function read_answer(handle, chunks, text)

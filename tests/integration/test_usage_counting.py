@@ -73,7 +73,32 @@ ANTHROPIC = (
     + b'event: message_delta\ndata: {"usage":{"output_tokens":4}}\n\n'
 )
 
+
 # path → answer, its content type, what is counted: (prompt, completion, estimated, unread)
+def whole(usage: str, more: str = "") -> bytes:
+    """An answer as model servers write it: without spaces, and at once."""
+    return f'{{"choices":[{{"message":{{"content":"Hi."}}}}],"usage":{usage}{more}}}'.encode()
+
+
+DETAILS = '"prompt_tokens_details":{"cached_tokens":3}'
+PLAIN = '{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13}'
+WHOLE: dict[str, tuple[bytes, tuple[int, int]]] = {
+    "plain": (whole(PLAIN), (9, 4)),
+    "vllm": (whole(f'{{"prompt_tokens":9,"total_tokens":13,"completion_tokens":4,{DETAILS}}}'), (9, 4)),
+    "llama": (whole('{"completion_tokens":4,"prompt_tokens":9,"total_tokens":13}'), (9, 4)),
+    "details": (whole(f'{{{DETAILS},"prompt_tokens":9,"completion_tokens":4}}'), (9, 4)),
+    "spaced": (whole(PLAIN).replace(b":", b": "), (9, 4)),
+    "echoed": (whole('{"prompt_tokens":0,"completion_tokens":0}', f',"usage":{PLAIN}'), (9, 4)),
+    "echoed-last": (whole(PLAIN, ',"asked":{"usage":{"prompt_tokens":0,"completion_tokens":0}}'), (9, 4)),
+    "other-name": (whole(PLAIN, ',"my_usage":{"prompt_tokens":77,"completion_tokens":77}'), (9, 4)),
+    "said": (
+        whole(PLAIN).replace(b"Hi.", b'\\"usage\\":{\\"prompt_tokens\\":77,\\"completion_tokens\\":77}'),
+        (9, 4),
+    ),
+    "made-up": (whole('{"prompt_tokens":9,"completion_tokens":4444444444444}'), (9, 0)),
+    "newline": (whole(PLAIN) + b"\n", (9, 4)),
+}
+
 ANSWERS: dict[str, tuple[bytes, str, tuple[int, int, bool, bool]]] = {
     "/v1/chat/completions": (CHAT, "application/json", (9, 4, False, False)),
     "/utf8/chat/completions": (CHAT, "application/json; charset=utf-8", (9, 4, False, False)),
@@ -91,6 +116,10 @@ ANSWERS: dict[str, tuple[bytes, str, tuple[int, int, bool, bool]]] = {
     "/stream/timings": (WORDS + event(timings=TIMINGS) + DONE, SSE, (9, 3, False, False)),
     "/stream/anthropic": (ANTHROPIC, SSE, (9, 4, False, False)),
     "/stream/crlf": ((WORDS + event(usage=USAGE)).replace(b"\n", b"\r\n"), SSE, (9, 4, False, False)),
+    **{
+        f"/whole/{name}": (body, "application/json", (*got, False, False))
+        for name, (body, got) in WHOLE.items()
+    },
     "/stream/wide": (event("x" * 300_000) + event(usage=USAGE), SSE, (9, 4, False, False)),
 }
 
@@ -107,7 +136,7 @@ def answer(exchange: Exchange) -> None:
     )
     dice = random.Random(path)
     while body:
-        size = dice.randrange(1, 200 if len(body) < 10_000 else 200_000)
+        size = len(body) if "whole" in path else dice.randrange(1, 200 if len(body) < 10_000 else 200_000)
         exchange.chunk(body[:size])
         body = body[size:]
     if "cut" in path:
