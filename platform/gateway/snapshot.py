@@ -7,14 +7,15 @@ that way is swapped in under live streams, a changed listener would cut them.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from gateway import assignments, clusters, denials, filters, names, routes
-from gateway.targets import EndpointTarget, GatewayTargets, address_text
+from gateway.targets import EndpointTarget, GatewayTargets, Limits, address_text
 
 Json = dict[str, Any]
 
@@ -73,8 +74,14 @@ def version_of(resources: Mapping[str, Json]) -> str:
 
 def endpoint_digest(target: EndpointTarget) -> str:
     """What tells two targets of one endpoint apart; the replicas' order does not matter."""
-    replicas = tuple(sorted(target.replicas, key=lambda r: (r.replica_id, r.host, r.port)))
-    return _digest(repr(replace(target, replicas=replicas)))  # all its fields, a third of asdict's time
+    fields = {name: getattr(target, name) for name in _FIELDS}  # in a third of asdict's time
+    fields["replicas"] = sorted((r.replica_id, r.host, r.port) for r in target.replicas)
+    fields["limits"] = [getattr(target.limits, name) for name in _LIMITS]
+    return _digest(json.dumps(fields, sort_keys=True))
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(EndpointTarget))
+_LIMITS = tuple(field.name for field in dataclasses.fields(Limits))
 
 
 def _file(resources: list[Json]) -> Json:
