@@ -122,7 +122,7 @@ def _together(pushes: Sequence[Told]) -> dict[str, EndpointFigures]:
 
 
 def _held() -> Mapping[str, int]:
-    """Requests that wait for a replica, by endpoint."""
+    """Requests at activators, by endpoint."""
     try:
         return activation.waiting()
     except RedisError as error:
@@ -139,8 +139,8 @@ def _claimed() -> dict[str, int]:
 
 
 def _with_held(figures: EndpointFigures, held: int) -> EndpointFigures:
-    """A gateway counts what it sent to the activator as in flight; whichever heard of it first is right."""
-    return replace(figures, in_flight=max(figures.in_flight, held))
+    """Gateways count what replicas got from them; what an activator has in hand, waiting or passed on, it tells."""
+    return replace(figures, in_flight=figures.in_flight + held)
 
 
 def sample_of(

@@ -165,6 +165,9 @@ def connection_manager(edge: Edge) -> Json:
         **({"xff_num_trusted_hops": 1} if edge.behind_proxy else {}),
         "request_headers_timeout": _seconds(edge.headers_s),
         "request_timeout": _seconds(edge.body_s),
+        # Of an answer nobody can say how long its next piece takes. What a client may drag out has a clock above, web's
+        # answers have one in their route.
+        "stream_idle_timeout": "0s",
         "max_request_headers_kb": HEADERS_KB,
         "common_http_protocol_options": {
             "idle_timeout": _seconds(edge.idle_s),

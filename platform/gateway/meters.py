@@ -1,7 +1,8 @@
 """What Envoy counts of each endpoint: the loggers that count in it, and how its statistics are read.
 
 Statistics are named by the route, so that there are no more of them than routes that were configured: what a caller
-puts into a path makes none. Those of a deleted endpoint go an hour or two after their last request.
+puts into a path makes none. Those of a deleted endpoint go an hour or two after their last request. Requests in flight
+each cluster counts itself, those that it has sent to a replica; what is at the activator, that tells.
 
 Sources: envoyproxy.io, "Stats logger (proto)", "Access logging"; tried on 1.40 by
 tests/integration/test_gateway_figures.py.
@@ -10,6 +11,7 @@ tests/integration/test_gateway_figures.py.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +23,12 @@ Json = dict[str, Any]
 
 LOOK_S = 1  # Envoy looks at each unfinished request that often, from its start on
 _PREFIX = "endpoint"
-_DURATION, _FIRST_BYTE, _WAITING, _IN_FLIGHT = "duration", "first_byte", "waiting", "in_flight"
+_DURATION, _FIRST_BYTE, _WAITING = "duration", "first_byte", "waiting"
 _LOGGER = "type.googleapis.com/envoy.extensions.access_loggers."
 
 # In the bootstrap. Histograms are as old as Envoy's last flush.
 BOOTSTRAP: Json = {"stats_flush_interval": "1s", "stats_eviction_interval": "3600s"}
-LOG_OPTIONS: Json = {"access_log_flush_interval": f"{LOOK_S}s", "flush_access_log_on_new_request": True}
+LOG_OPTIONS: Json = {"access_log_flush_interval": f"{LOOK_S}s"}
 
 
 # --- counting, in Envoy -----------------------------------------------------------------------------------
@@ -38,14 +40,9 @@ def at_the_end() -> Json:
 
 
 def loggers() -> list[Json]:
-    """Beside the access log. Each statistic costs every request about a microsecond: three are enough.
-
-    A request that never got a route is counted by none of them (`in_flight` would never be told of its end).
-    """
+    """Beside the access log. Each statistic costs every request about a microsecond: two are enough."""
     answered = [*_ENDPOINT, {"name": "status", "value_format": "%RESPONSE_CODE%"}]
     return [
-        # Subtracted when Envoy forgets the request, whatever became of it: that needs no event of its own.
-        _logger(_log_type("DownstreamStart"), gauges=[_gauge()]),
         _logger(at_the_end(), histograms=[_milliseconds(_DURATION, answered, "%DURATION%")]),
         _logger(
             _all(at_the_end(), _a_replica_answered()),
@@ -96,14 +93,6 @@ def _milliseconds(name: str, tags: list[Json], value: str) -> Json:
     return {"stat": {"name": name, "tags": tags}, "unit": "Milliseconds", "value_format": value}
 
 
-def _gauge() -> Json:
-    return {
-        "stat": {"name": _IN_FLIGHT, "tags": _ENDPOINT},
-        "value_fixed": 1,
-        "add_subtract": {"add_log_type": "DownstreamStart", "sub_log_type": "DownstreamEnd"},
-    }
-
-
 def _log_type(name: str) -> Json:
     return {"log_type_filter": {"types": [name]}}
 
@@ -131,7 +120,7 @@ class Totals:
     duration    requests that ended, by endpoint and status
     first_byte  those of them that a replica answered
     waiting     requests without a byte of an answer, once for each of Envoy's looks (LOOK_S)
-    in_flight   requests that have not ended, now
+    in_flight   requests that a replica has, or is about to get, now
     """
 
     duration: Mapping[Answered, Bins]
@@ -142,20 +131,20 @@ class Totals:
 
 _NAME = re.compile(rf"{_PREFIX}\.(\w+)\.id\.(me-[^.]+)(?:\.status\.(\d+))?")
 _FILTER = quote(rf"^{_PREFIX}\.\w+\.id\.me-", safe="")
+_ACTIVE = re.compile(r"cluster\.(me-[^.]+)\.upstream_rq_(?:pending_)?active")
 
 
 # For Envoy's admin interface: the two questions whose answers `parse` takes.
-GAUGES = f"/stats?format=json&type=Gauges&filter={_FILTER}"
+GAUGES = f"/stats?format=json&type=Gauges&usedonly&filter={quote(f'^{_ACTIVE.pattern}$', safe='')}"
 HISTOGRAMS = f"/stats?format=json&type=Histograms&histogram_buckets=detailed&filter={_FILTER}"
 
 
 def parse(gauges: Json, histograms: Json) -> Totals:
     """From Envoy's two answers. Raises KeyError, TypeError, ValueError for anything else."""
-    in_flight = {
-        match[2]: int(item["value"])
-        for item in gauges["stats"]
-        if (match := _NAME.fullmatch(item.get("name", ""))) and match[1] == _IN_FLIGHT and item["value"]
-    }
+    in_flight: Counter[str] = Counter()
+    for item in gauges["stats"]:
+        if item.get("value") and (match := _ACTIVE.fullmatch(item["name"])):
+            in_flight[match[1]] += int(item["value"])
     duration: dict[Answered, Bins] = {}
     plain: dict[str, dict[str, Bins]] = {_FIRST_BYTE: {}, _WAITING: {}}
     for group in histograms["stats"]:

@@ -183,14 +183,16 @@ def test_only_endpoints_are_read() -> None:
         histogram("endpoint.duration.id..status.400", (0, 0, 3)),
         histogram(f"endpoint.first_byte.id.{A}", (12, 1, 3)),
         gauges={
-            f"endpoint.in_flight.id.{A}": 2,
-            f"endpoint.in_flight.id.{B}": 0,
-            "endpoint.in_flight.id.": 1,
+            f"cluster.{A}.upstream_rq_active": 2,
+            f"cluster.{A}.upstream_rq_pending_active": 1,
+            f"cluster.{A}.upstream_rq_active_overflow": 9,
+            f"cluster.{B}.upstream_rq_active": 0,
+            "cluster.activator.upstream_rq_active": 1,
         },
     )
     assert found.duration == {(A, 200): {0: 3, 1: 2, bin_of(504): 1}}
     assert found.first_byte == {A: {bin_of(12): 3}}
-    assert found.in_flight == {A: 2}
+    assert found.in_flight == {A: 3}
     assert found.waiting == {}
 
 
