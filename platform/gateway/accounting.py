@@ -20,7 +20,7 @@ from gateway.process import EnvoyProcess
 from gateway.request_line import Used, used_in
 from gateway.shipping import Shipping
 
-LOOK_S = 0.1
+LOOK_S = 0.2
 FILE_LIMIT = 64 * 1024 * 1024
 TOTAL_LIMIT = 10 * 1024**3  # of all files together
 _PIECE = 1024 * 1024

@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,10 @@ class Budgets:
         self._is_kept = True
         self._read()
         self._limits: tuple[Json, ...] | None = None  # not told yet
-        self._judged: Any = None  # what the denials were decided from
-        self._changes = 0
+        self._judged: tuple[Any, str] | None = None  # by which limits, and in which minute
+        self._changed: set[str] = set()  # subjects that were not judged since
+        self._known: dict[str, Json] = {}  # limits by subject
+        self._denials: dict[str, tuple[Denial, ...]] = {}  # by subject
         self._names: dict[int, str] = {}  # of minutes, by their number
 
     # --- counting -----------------------------------------------------------------------------------------
@@ -93,7 +96,7 @@ class Budgets:
                 counts[request.endpoint] = counts.get(request.endpoint, 0) + tokens
                 if request.subject != NOBODY:
                     counts[request.subject] = counts.get(request.subject, 0) + tokens
-        self._changes += 1
+            self._changed.update((request.endpoint, request.subject))
 
     def save(self, position: Position) -> None:
         """Keep what is counted together with the position up to which it is. Raises OSError."""
@@ -135,7 +138,7 @@ class Budgets:
         subjects = counts.setdefault(window, {})
         if subjects.get(subject, 0) != tokens:
             subjects[subject] = tokens
-            self._changes += 1
+            self._changed.add(subject)
             self._is_kept = False
 
     # --- refusing -----------------------------------------------------------------------------------------
@@ -150,12 +153,21 @@ class Budgets:
 
     def tick(self) -> None:
         """Have Envoy refuse who has reached a limit, and nobody else. Raises OSError; then the next one tries again."""
-        limits, now = self._limits, self._clock()
-        ground = (self._changes, limits, minute_of(now))
-        if limits is None or ground == self._judged:
+        limits, minute = self._limits, minute_of(self._clock())
+        if limits is None:
             return
-        self.denials.write(self._denied(now))
-        self._judged = ground
+        if self._judged != (limits, minute):
+            self._known = {entry["subject"]: entry for entry in limits}
+            self._denials = {}
+            changed = set(self._known)
+        elif not self._changed:
+            return
+        else:  # of thousands of callers those that have called
+            changed = self._known.keys() & self._changed
+        self._denials |= {subject: self._judge(self._known[subject], minute) for subject in changed}
+        self.denials.write(chain.from_iterable(self._denials.values()))
+        self._judged = limits, minute
+        self._changed.clear()
 
     def prepare(self) -> None:
         """For an Envoy that is about to start: it does not without the file. Raises OSError."""
@@ -165,11 +177,15 @@ class Budgets:
 
     def _denied(self, now: float) -> Iterator[Denial]:
         minute = minute_of(now)
-        for entry in self._limits or ():
-            for name, window in ((names.MINUTE, minute), (names.MONTH, minute[:7])):
-                limit = entry[name]
-                if limit and self._used(entry["subject"], window) >= limit:
-                    yield Denial(entry["subject"], entry["kind"], name, limit)
+        return chain.from_iterable(self._judge(entry, minute) for entry in self._limits or ())
+
+    def _judge(self, entry: Json, minute: str) -> tuple[Denial, ...]:
+        subject, kind = entry["subject"], entry["kind"]
+        return tuple(
+            Denial(subject, kind, name, entry[name])
+            for name, window in ((names.MINUTE, minute), (names.MONTH, minute[:7]))
+            if entry[name] and self._used(subject, window) >= entry[name]
+        )
 
     def _used(self, subject: str, window: str) -> int:
         return sum(counts.get(window, {}).get(subject, 0) for counts in (self._counts, self._elsewhere))

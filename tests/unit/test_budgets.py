@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from datetime import UTC, datetime
@@ -302,6 +303,48 @@ def test_own_counts_are_never_more_than_was_used_and_all_of_it_in_the_end(home: 
                 told = own(stored, START)
         assert of_key(agent) <= used
     assert of_key(agent) == used == stored
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_envoy_is_told_of_all_that_are_over_their_limits_whatever_changes(
+    home: Home, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick looks at those alone of whom something new is known."""
+    dice = random.Random(seed)
+    agent, subjects, full = home.agent(), ["sa-1", "sa-2", "key-1", "me-a"], set[frozenset[Any]]()
+
+    def limits() -> list[dict[str, Any]]:
+        callers = [
+            Caller(s, Limits(None, dice.choice([None, 90]), dice.choice([None, 500]))) for s in subjects[:3]
+        ]
+        return denials.limits(callers, [ready("me-a", 1, limits=Limits(None, 200, dice.choice([None, 900])))])
+
+    for _ in range(300):
+        home.clock.now += dice.choice([0, 0, 0.2, 7])
+        now = int(home.clock.now)
+        match dice.choice("ccccehlf"):
+            case "c":
+                agent.count([REQUEST._replace(at=now, endpoint=dice.choice(["me-a", "me-b"]))])
+            case "e":
+                agent.count([REQUEST._replace(at=now, subject=dice.choice(["sa-2", "key-1", "sa-9", ""]))])
+            case "h":
+                said = {dice.choice(subjects): {minute_of(now): dice.randrange(90)}}
+                agent.hear(Heard(said, {dice.choice(subjects): {"2026-11": dice.randrange(900)}}, START))
+            case "l" if dice.random() < 0.2:
+                agent.limit(limits())
+            case "f":
+                with monkeypatch.context() as broken, contextlib.suppress(OSError):
+                    broken.setattr("gateway.denial_file.files.write_json", full_disk)
+                    agent.tick()
+        agent.tick()
+        wanted = agent.denied(home.clock.now)
+        assert {(d.subject, d.window) for d in agent.denials._written or ()} == wanted
+        full.add(wanted)
+    assert len(full) > 5
+
+
+def full_disk(*_: Any) -> None:
+    raise OSError("No space left on device")
 
 
 def test_a_raised_limit_lets_pass_at_once(home: Home) -> None:
