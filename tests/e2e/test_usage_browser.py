@@ -45,7 +45,7 @@ def _look_at_usage(server: Console, page: Page) -> None:
     page.evaluate("window.stays = true")  # as long as no page is loaded anew
     rows = page.locator("#usage tbody tr")
     expect(rows).to_have_count(1)
-    expect(rows).to_contain_text("2 requests estimated")
+    expect(rows).to_contain_text("2 estimated")
     page.get_by_role("link", name="Accounts", exact=True).click()
     expect(rows).to_have_count(2)
     expect(rows.nth(0)).to_contain_text("=nightly")
