@@ -45,7 +45,7 @@ class CreatedApiKeySerializer(ApiKeySerializer):
 
 
 class ApiKeyViewSet(CallerViewSet[ApiKey]):
-    """API keys: long-lived tokens with which people call endpoints, at most two a person and project.
+    """API keys: long-lived tokens with which people call endpoints, at most two a person, over all projects.
 
     Everybody has their own; an admin sees and deletes those of others. A key calls endpoints and nothing else.
     """

@@ -13,7 +13,7 @@ from django.db.models import Q, QuerySet
 
 from iam.actors import Actor
 from iam.directory import EndpointFacts
-from iam.models import ApiKey, Membership, ServiceAccount
+from iam.models import ApiKey, Membership, ServiceAccount, User
 from iam.roles import Permission
 
 TOKEN_PATH = "/accounts-api/v2/auth/token"  # noqa: S105
@@ -40,6 +40,13 @@ def api_keys(actor: Actor) -> QuerySet[ApiKey]:
     """The actor's own keys in their project; of everybody there for its admins. Newest first."""
     keys = ApiKey.objects.filter(project=actor.project).select_related("user")
     return keys if actor.may(Permission.ADMINISTER) else keys.filter(user=actor.user)
+
+
+def counting_keys(user: User, now: datetime) -> QuerySet[ApiKey]:
+    """The keys with which a person has used up what one may have, over all projects, with their projects: those that
+    have not expired, where the person is a member still. Oldest first."""
+    keys = ApiKey.objects.filter(user=user, expires_at__gt=now, project__memberships__user=user)
+    return keys.select_related("project").order_by("created_at")
 
 
 def roles_of(key: ApiKey) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ class ServiceAccountSecret(models.Model):
         return f"…{self.hint}"
 
 
-# Of one person in one project: a key that is lost is replaced by the second.
+# Of one person, over all projects: a key that is lost is replaced by the second.
 MAX_API_KEYS = 2
 
 

@@ -14,9 +14,10 @@ from django.utils.translation import gettext as _
 
 from iam.actors import Actor
 from iam.audit import record
-from iam.models import MAX_API_KEYS, ApiKey, Membership, User
+from iam.models import MAX_API_KEYS, ApiKey, Membership, Project, User
 from iam.oauth import tokens
 from iam.roles import Permission, allows
+from iam.selectors import counting_keys
 from iam.services.cleaning import LIMITS, clean_endpoints, clean_expiry, clean_limits, refuse
 from iam.signals import access_changed
 
@@ -57,12 +58,7 @@ def create_api_key(
         **clean_limits(limits),
     )
     with transaction.atomic():
-        # Locked together with the person, so that two calls at once don't both find room; and whoever loses the role or
-        # is deactivated meanwhile gets none.
-        members = Membership.objects.select_for_update().filter(user=user, user__is_active=True)
-        member = members.filter(project=actor.project).first()
-        if member is None or not allows((member.role,), Permission.INVOKE):
-            raise _not_allowed()
+        _lock(user, actor)
         _make_room(user, actor, now)
         text = tokens.issue_key(key)
         key.hint = text[-4:]
@@ -114,16 +110,37 @@ def _not_allowed() -> PermissionDenied:
     return PermissionDenied(_("Your role in this project does not allow calling endpoints."))
 
 
+def _lock(user: User, actor: Actor) -> None:
+    """Of two calls at once, in whatever projects, one finds what the other one made; and whoever loses the role or is
+    deactivated meanwhile gets none.
+
+    The project comes first, as where members are removed: in another order the two could wait for each other.
+    """
+    project = Project.objects.select_for_update(no_key=True).filter(pk=actor.project.pk).first()
+    person = User.objects.select_for_update(no_key=True).filter(pk=user.pk, is_active=True).first()
+    members = Membership.objects.select_for_update(no_key=True).filter(user=person, project=project)
+    member = members.first() if person and project else None
+    if member is None or not allows((member.role,), Permission.INVOKE):
+        raise _not_allowed()
+
+
 def _make_room(user: User, actor: Actor, now: datetime) -> None:
-    """Expired keys make way by themselves: nothing can be done with them."""
-    keys = ApiKey.objects.filter(user=user, project=actor.project)
-    for expired in keys.filter(expires_at__lte=now):
-        _delete(actor, expired)
-    if keys.count() >= MAX_API_KEYS:
+    """Two keys a person, wherever they are. Those make way by themselves with which nothing can be done: expired ones,
+    and those of projects that the person belongs to no more, who could neither see nor delete them."""
+    counting = list(counting_keys(user, now))
+    for idle in ApiKey.objects.filter(user=user).exclude(pk__in=[key.pk for key in counting]):
+        _delete(actor, idle)
+    if len(counting) >= MAX_API_KEYS:
         raise refuse(
             NON_FIELD_ERRORS,
-            _("You have %(count)s API keys in this project already. Delete the one that is no longer used.")
-            % {"count": MAX_API_KEYS},
+            _(
+                "You have %(count)s API keys already, as many as a person may have: %(keys)s. Delete one that is no "
+                "longer used; where you can't, an admin of its project can."
+            )
+            % {
+                "count": len(counting),
+                "keys": ", ".join(f"{key.name} ({key.project.name})" for key in counting),
+            },
         )
 
 

@@ -35,12 +35,13 @@ def index(request: HttpRequest) -> HttpResponse:
     known = activity(keys, now)
     rows = [{"key": key, "status": selectors.key_status(key, now), "activity": known[key.id]} for key in keys]
     own = [row for row in rows if row["key"].user_id == request.user.pk]  # type: ignore[attr-defined]
-    live = [row for row in own if row["status"] != "EXPIRED"]
+    assert actor.user is not None  # pages are people's
+    counting = list(selectors.counting_keys(actor.user, now))
     context = {
         "own": own,
         "others": [row for row in rows if row not in own],
-        "may_create": len(live) < MAX_API_KEYS,
-        "max_keys": MAX_API_KEYS,
+        "may_create": len(counting) < MAX_API_KEYS,
+        "counting": counting,
     }
     return render(request, "iam/api_keys.html", context)
 

@@ -187,6 +187,7 @@ class TestOnce:
         assert response.status_code == 422
         assert "You have 2 API keys" in response.content.decode()
         assert "typed before" in response.content.decode()
+        assert "a (Alpha), b (Alpha)." in " ".join(editor_client.get(PAGES).content.decode().split())
         problem = send(editor_client, "post", KEYS, {"name": "c"})
         assert problem.status_code == 400
         assert "non_field_errors" in problem.json()["errors"]

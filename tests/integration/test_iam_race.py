@@ -32,20 +32,25 @@ SETUP = (
     + f"""
 from django.core.management import call_command
 call_command("migrate", verbosity=0)
-project = Project.objects.create(name="Alpha")
 user = User.objects.create_user("owner@example.org")
-Membership.objects.create(user=user, project=project, role=Role.ADMIN)
+for name in ("Beta", "Alpha"):
+    project = Project.objects.create(name=name)
+    Membership.objects.create(user=user, project=project, role=Role.ADMIN)
+project = actor_for_user(user).project
 for number in range({TRIES}):
     services.create_service_account(actor_for_user(user), f"a{{number}}", [Role.USER])
 """
 )
 
-# Each window wants a secret of every account and a key of every name, and changes a limit of its own.
+# Each window wants a secret of every account, a key of every name in a project of its own, and changes a limit of its
+# own.
 WINDOW = (
     COMMON
     + """
 mine = int(sys.argv[1])
-actor = actor_for_user(User.objects.get())
+person = User.objects.get()
+actor = actor_for_user(person)
+there = actor_for_user(person, Project.objects.order_by("name")[mine].id)
 limit = ["requests_per_minute", "tokens_per_minute"][mine]
 accounts = list(ServiceAccount.objects.order_by("name"))
 print("ready", flush=True); sys.stdin.readline()
@@ -53,7 +58,7 @@ made = [0, 0]
 for number, account in enumerate(accounts):
     for place, act in enumerate((
         lambda: services.add_secret(actor, account),
-        lambda: services.create_api_key(actor, f"k{mine}-{number}"),
+        lambda: services.create_api_key(there, f"k{number}"),
     )):
         try:
             act()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -265,6 +266,14 @@ class TestAudit:
         assert all(digest not in kept for digest in digests)
 
 
+def joined(actor: Actor, name: str) -> Actor:
+    """The same person in a new project of that name, too."""
+    assert actor.user is not None
+    project = Project.objects.create(name=name)
+    Membership.objects.create(user=actor.user, project=project, role=Role.USER)
+    return Actor(project, (Role.USER,), user=actor.user)
+
+
 class TestKeys:
     def test_what_it_makes(self, editor_actor: Actor, endpoint: Endpoint) -> None:
         key, text = services.create_api_key(
@@ -288,25 +297,37 @@ class TestKeys:
         with pytest.raises(tokens.InvalidToken, match="for calling endpoints"):
             tokens.verify(text)
 
-    def test_two_a_person_and_project(self, editor_actor: Actor, owner_actor: Actor) -> None:
-        for name in ("a", "b"):
-            services.create_api_key(editor_actor, name)
-        assert list(errors_of(lambda: services.create_api_key(editor_actor, "c"))) == ["__all__"]
+    def test_two_a_person_over_all_projects(self, editor_actor: Actor, owner_actor: Actor) -> None:
+        elsewhere = joined(editor_actor, "Gamma")
+        services.create_api_key(editor_actor, "a")
+        services.create_api_key(elsewhere, "b")
+        for actor in (editor_actor, elsewhere):
+            told = errors_of(partial(services.create_api_key, actor, "c"))
+            assert list(told) == ["__all__"]
+            assert "a (Alpha), b (Gamma)" in told["__all__"][0]
         services.create_api_key(owner_actor, "a")
-        assert editor_actor.user is not None
-        other = Project.objects.create(name="Gamma")
-        Membership.objects.create(user=editor_actor.user, project=other, role=Role.USER)
-        services.create_api_key(Actor(other, (Role.USER,), user=editor_actor.user), "a")
-        services.delete_api_key(editor_actor, ApiKey.objects.get(name="b"))
+        # The role is taken there: the key is blocked, and one of the two still.
+        member = Membership.objects.get(user=editor_actor.user, project=elsewhere.project)
+        member.role = Role.VIEWER
+        member.save()
+        assert ApiKey.objects.get(name="b").blocked
+        assert errors_of(lambda: services.create_api_key(editor_actor, "c"))
+        services.delete_api_key(elsewhere, ApiKey.objects.get(name="b"))
         services.create_api_key(editor_actor, "c")
 
-    def test_an_expired_one_makes_way(self, editor_actor: Actor) -> None:
-        for name in ("a", "b"):
-            services.create_api_key(editor_actor, name)
-        ApiKey.objects.filter(name="a").update(expires_at=timezone.now())
+    @pytest.mark.parametrize("how", ["expired", "left"])
+    def test_what_nothing_can_be_done_with_makes_way(self, editor_actor: Actor, how: str) -> None:
+        elsewhere = joined(editor_actor, "Gamma")
+        services.create_api_key(elsewhere, "a")
+        services.create_api_key(editor_actor, "b")
+        if how == "expired":
+            ApiKey.objects.filter(name="a").update(expires_at=timezone.now())
+        else:
+            Membership.objects.get(user=editor_actor.user, project=elsewhere.project).delete()
         services.create_api_key(editor_actor, "c")
         assert sorted(ApiKey.objects.values_list("name", flat=True)) == ["b", "c"]
-        assert AuditEvent.objects.filter(action="api_key.delete").get().target_name == "a"
+        event = AuditEvent.objects.filter(action="api_key.delete").get()
+        assert (event.target_name, event.project_id) == ("a", elsewhere.project.id)
 
     @pytest.mark.parametrize(
         ("values", "field"),
