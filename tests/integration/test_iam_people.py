@@ -189,7 +189,7 @@ class TestWhatFollows:
         staff = signed_in(User.objects.create_superuser("root@example.org", PASSWORD))
         key = key_of(editor, project)
         fields = {"email": editor.email, "first_name": "", "last_name": "", "is_staff": ""}
-        formset = {"memberships-TOTAL_FORMS": "0", "memberships-INITIAL_FORMS": "0"}
+        formset = {"memberships-TOTAL_FORMS": "0", "memberships-INITIAL_FORMS": "0", "confirmed": "yes"}
         answer = staff.post(f"/admin/iam/user/{editor.pk}/change/", {**fields, **formset})
         assert answer.status_code == 302, answer.content
         assert refused_by_gateways(key)
@@ -206,6 +206,7 @@ class TestWhatFollows:
             "memberships-0-id": str(member_of(owner).pk),
             "memberships-0-DELETE": "on",
             "name": "Alpha",
+            "confirmed": "yes",
         }
         page = staff.post(f"/admin/iam/project/{project.pk}/change/", rows)
         assert "is the last admin of Alpha" in page.content.decode()
