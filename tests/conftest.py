@@ -22,6 +22,10 @@ from tests.support_postgres import URL_VARIABLE
 from tests.support_redis import redis_at
 
 PASSWORD = "correct horse battery staple"
+_WITHOUT = {
+    "sqlite": "DROP TRIGGER iam_auditevent_no_delete",
+    "postgresql": "DROP TRIGGER iam_auditevent_no_truncate ON iam_auditevent",
+}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -89,11 +93,11 @@ def seen_before(client: Client) -> Client:
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """pytest-django's. PostgreSQL drops no database while a thread that has ended long ago is still connected.
 
-    Between tests SQLite empties its tables by DELETE, which the audit log refuses: here, and only here, it does not.
+    Between tests tables are emptied, SQLite's by DELETE and PostgreSQL's by TRUNCATE. The audit log refuses both: here, and
+    only here, it does not.
     """
-    if connection.vendor == "sqlite":
-        with django_db_blocker.unblock(), connection.cursor() as cursor:
-            cursor.execute("DROP TRIGGER iam_auditevent_no_delete")
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(_WITHOUT[connection.vendor])
     yield
     if connection.vendor == "postgresql":
         with django_db_blocker.unblock(), connection.cursor() as cursor:

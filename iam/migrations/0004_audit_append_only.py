@@ -1,7 +1,7 @@
 """The database itself refuses to change or remove rows of the audit log, whoever asks.
 
-TRUNCATE on PostgreSQL and dropping the triggers stay with whoever owns the database. SQLite drops them with a table that
-a later migration rebuilds: a migration that alters this table has to put them back (`TRIGGERS`).
+Dropping the triggers stays with whoever owns the database (TRUNCATE and SQLite's REPLACE: 0005). SQLite drops them with a
+table that a later migration rebuilds: a migration that alters this table has to put them back (`TRIGGERS`).
 """
 
 from django.db import migrations
