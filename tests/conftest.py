@@ -93,8 +93,8 @@ def seen_before(client: Client) -> Client:
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """pytest-django's. PostgreSQL drops no database while a thread that has ended long ago is still connected.
 
-    Between tests tables are emptied, SQLite's by DELETE and PostgreSQL's by TRUNCATE. The audit log refuses both: here, and
-    only here, it does not.
+    Between tests tables are emptied, SQLite's by DELETE and PostgreSQL's by TRUNCATE. The audit log refuses both: here,
+    and only here, it does not.
     """
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         cursor.execute(_WITHOUT[connection.vendor])
