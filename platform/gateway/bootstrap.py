@@ -131,6 +131,7 @@ def _connection_manager(limits: Edge) -> Json:
         "codec_type": "AUTO",
         "server_name": "berth",
         "use_remote_address": True,
+        "skip_xff_append": True,  # who calls is no model server's business; web is told by its route
         "early_header_mutation_extensions": [_drop_claims(limits.behind_proxy)],
         "always_set_request_id_in_response": True,
         # Dot segments, %2e included, are resolved before routing. `//` and %2F stay as they were sent: after the

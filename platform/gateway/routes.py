@@ -29,7 +29,7 @@ def configuration(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> J
                     **_preflights(targets.console_origin),
                     "on_no_match": {"matcher": _tree(targets, endpoints)},
                 },
-                "retry_policy": _retry_policy(),
+                "retry_policy": _retry_on_another(),
                 # Cookies know no ports: on a shared host name the console's session would reach every replica, and a
                 # replica could set it.
                 "request_headers_to_remove": ["cookie"],
@@ -144,6 +144,8 @@ def _endpoint_route(target: EndpointTarget, targets: GatewayTargets) -> Json:
         route["metadata"] = {"filter_metadata": {names.ROUTE_NAMESPACE: said}}
     if target.is_served:
         route |= _to_cluster(target.endpoint_id)
+        if len(target.replicas) == 1:
+            route["route"]["retry_policy"] = _retry()
     elif target.serving is Serving.HOLD and targets.activator:
         route |= _to_cluster(names.ACTIVATOR)
         route["route"]["retry_policy"] = _patience()
@@ -166,8 +168,8 @@ def _to_cluster(name: str) -> Json:
     below = {"pattern": {"regex": "^/v1/[^/]*/?"}, "substitution": "/"}
     return {
         "route": {"cluster": name, "regex_rewrite": below, "timeout": FOREVER, "idle_timeout": FOREVER},
-        # Credentials for the gateway are not the model server's business.
-        "request_headers_to_remove": ["authorization"],
+        # Credentials for the gateway are not the model server's business, nor is what a proxy says of the caller.
+        "request_headers_to_remove": ["authorization", "x-forwarded-for"],
     }
 
 
@@ -223,8 +225,8 @@ def _open_door() -> Json:
     }
 
 
-def _retry_policy() -> Json:
-    """Again on another replica, as long as no byte of an answer has come back.
+def _retry() -> Json:
+    """Once more, as long as no byte of an answer has come back.
 
     That includes a replica that dies with a POST in its hands (`reset`): inference computes an answer and changes
     nothing, so that doing it again is what the caller wants. One more try only: a request that kills its replica
@@ -235,6 +237,13 @@ def _retry_policy() -> Json:
         "retry_on": "connect-failure,refused-stream,reset",
         "num_retries": 1,
         "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
+    }
+
+
+def _retry_on_another() -> Json:
+    """On another replica. Where there is none, remembering which one it was costs each request a microsecond."""
+    return {
+        **_retry(),
         "retry_host_predicate": [
             {
                 "name": "envoy.retry_host_predicates.previous_hosts",
