@@ -11,7 +11,7 @@ from django.db.models import ProtectedError, QuerySet
 from django.utils.translation import gettext as _
 
 from config.errors import Conflict
-from iam import audit
+from iam import audit, belongings
 from iam.actors import Actor
 from iam.membership import require_admin
 from iam.models import Membership, Project, User
@@ -63,7 +63,8 @@ def delete_project(actor: Actor, project: Project) -> None:
         stored = Project.objects.select_for_update().get(pk=project.pk)
         if why := why_not_empty(stored):
             raise Conflict(why, code="project-not-empty")
-        audit.record(actor, "project.delete", stored, project_id=stored.id, before={"name": stored.name})
+        told = {"name": stored.name, **belongings.of_project(stored)}
+        audit.record(actor, "project.delete", stored, project_id=stored.id, before=told)
         try:
             stored.delete()
         except ProtectedError as error:

@@ -70,6 +70,10 @@ class Audited(ModelAdmin):
                 found.append(getattr(inline, "consequence", "") or getattr(registered, "consequence", ""))
         return found
 
+    def what_goes_with(self, row: Any) -> dict[str, Any]:
+        """What of other tables is deleted with it and has no record of its own."""
+        return {}
+
     def changeform_view(
         self,
         request: HttpRequest,
@@ -111,7 +115,7 @@ class Audited(ModelAdmin):
     def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
         """Recorded with what they were. Django calls it before it deletes them."""
         for row in queryset:
-            self._record(request, row, "delete", state(row), {})
+            self._record(request, row, "delete", {**state(row), **self.what_goes_with(row)}, {})
         return super().log_deletions(request, queryset)
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:

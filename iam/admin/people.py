@@ -13,6 +13,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from iam import belongings
 from iam.admin.asking import asked
 from iam.admin.audited import Audited, TabularInline
 from iam.models import Invitation, Membership, Project, User
@@ -83,6 +84,10 @@ class UserAdmin(Audited, UserAdminBase):
             found.append(_("They may do everything from then on, in every project and here."))
         return found
 
+    def what_goes_with(self, row: User) -> dict[str, Any]:
+        """Their keys and memberships."""
+        return belongings.of_person(row)
+
     @admin.action(description=_("Deactivate the selected people"), permissions=["change"])
     def deactivate(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
         """They can't sign in, and their API keys are refused."""
@@ -130,6 +135,10 @@ class ProjectAdmin(Audited):
         """Not while it holds machines and files: those are given back by deleting endpoints and models."""
         empty = obj is not None and not obj.endpoints.exists() and not obj.models.exists()
         return empty and super().has_delete_permission(request, obj)
+
+    def what_goes_with(self, row: Project) -> dict[str, Any]:
+        """Everything in it."""
+        return belongings.of_project(row)
 
 
 @admin.register(Membership)

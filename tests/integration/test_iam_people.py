@@ -417,12 +417,21 @@ class TestProjects:
         owner_client.post("/iam/project/delete/", {"confirm": project.name})
         model.delete()
         account, _secret = services.create_service_account(owner_actor, "caller", [Role.USER])
+        key, _text = services.create_api_key(owner_actor, "laptop")
         owner_client.post("/iam/project/delete/", {"confirm": "alpha"})
         assert Project.objects.filter(pk=project.pk).exists()
         owner_client.post("/iam/project/delete/", {"confirm": project.name})
         assert not Project.objects.filter(pk=project.pk).exists()
         assert account.token_grant in grants.revoked(timezone.now())
         assert acts()[-1] == "project.delete"
+        # One record for all that went: by id and name.
+        event = AuditEvent.objects.latest("id")
+        assert event.before == {
+            "name": "Alpha",
+            "service_accounts": {"count": 1, "rows": [f"caller ({account.id})"]},
+            "api_keys": {"count": 1, "rows": [f"laptop, owner@example.org ({key.id})"]},
+            "members": {"count": 1, "rows": ["owner@example.org (aiplatform.admin)"]},
+        }
         assert owner_client.get("/").status_code == 403
 
     def test_the_list_of_ones_own(

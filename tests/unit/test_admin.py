@@ -16,6 +16,7 @@ from endpoints.models import InstanceType, Region
 from iam import services
 from iam.actors import Actor
 from iam.admin.audited import Audited, ReadOnly
+from iam.belongings import NAMED
 from iam.models import ApiKey, AuditEvent, Invitation, Membership, Project, Revocation, ServiceAccount, User
 from iam.oauth.hashers import SecretHasher
 from iam.roles import Role
@@ -348,7 +349,14 @@ class TestEffect:
         model = ready_model(project)
         assert staff.post(f"/admin/iam/project/{project.id}/delete/", {"post": "yes"}).status_code == 403
         model.delete()
+        for number in range(NAMED):
+            ServiceAccount.objects.create(project=project, name=f"a{number:03}")
         staff.post(f"/admin/iam/project/{project.id}/delete/", {"post": "yes"})
         assert not Project.objects.filter(pk=project.id).exists()
         assert Revocation.objects.filter(grant__startswith=account.id).exists()
-        assert last("project.delete").before["name"] == "Alpha"
+        told = last("project.delete").before
+        assert told["name"] == "Alpha"
+        # Counted all, named no more than fit.
+        assert told["service_accounts"]["count"] == NAMED + 1
+        assert len(told["service_accounts"]["rows"]) == NAMED
+        assert told["service_accounts"]["rows"][0].startswith("a000 (sa-")
