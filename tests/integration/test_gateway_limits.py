@@ -418,7 +418,7 @@ def test_a_refusal_ends_with_its_window(limiting: Limiting) -> None:
     home.mkdir()
     judge = Budgets(home, gateway.home / "xds", lambda: now[0])
     judge.limit(denials.limits([Caller("sa-window", Limits(tokens_per_minute=1))], []))
-    judge.count([replace(REQUEST, subject="sa-window", at=now[0])])
+    judge.count([REQUEST._replace(subject="sa-window", at=int(now[0]))])
     judge.tick()
     limiting.refused("sa-window")
     now[0] += 60
