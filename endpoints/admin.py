@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.http import HttpRequest
+from django.utils.functional import Promise
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -26,6 +28,9 @@ class RegionAdmin(Audited):
     consequence = _(
         "Nothing can be created there any more. One that machines or endpoints are in can't be deleted."
     )
+    switched_off: ClassVar[Mapping[str, str | Promise]] = {
+        "enabled": _("Nothing can be created there any more. What is there goes on.")
+    }
 
 
 @admin.register(InstanceType)
@@ -38,6 +43,14 @@ class InstanceTypeAdmin(Audited):
     consequence = _(
         "Nobody can choose it any more. One that a revision is made of can't be deleted: switch it off."
     )
+    switched_off: ClassVar[Mapping[str, str | Promise]] = {
+        "enabled": _("Nobody can choose it any more. What is made of it goes on.")
+    }
+
+
+_NOT_CLAIMED: Mapping[str, str | Promise] = {
+    "enabled": _("No replica gets it any more: those that need one wait for another. Who has it keeps it.")
+}
 
 
 class GpuInline(admin.TabularInline):  # type: ignore[type-arg]
@@ -49,6 +62,7 @@ class GpuInline(admin.TabularInline):  # type: ignore[type-arg]
     readonly_fields = ("index", "uuid", "replica")
     show_change_link = True
     can_delete = False
+    switched_off = _NOT_CLAIMED
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """On a page of their own, where all of it can be entered."""
@@ -74,6 +88,11 @@ class NodeAdmin(Audited):
     )
     readonly_fields = ("name", "cpus", "memory_found", "seen_at")
     inlines = (GpuInline,)
+    switched_off: ClassVar[Mapping[str, str | Promise]] = {
+        "schedulable": _(
+            "It takes no new replicas: those that start or wake need room elsewhere. What runs there stays."
+        )
+    }
 
     @admin.display(description=_("memory found (GiB)"))
     def memory_found(self, node: Node) -> str:
@@ -115,6 +134,7 @@ class GpuAdmin(Audited):
         "seen_at",
     )
     readonly_fields = ("found", "replica", "seen_at")
+    switched_off = _NOT_CLAIMED
 
     def get_readonly_fields(self, request: HttpRequest, obj: Gpu | None = None) -> Any:
         """What the driver says is not corrected by hand, but for the model: that is how instance types name it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.contrib import admin
@@ -28,6 +29,9 @@ class FrameworkAdmin(Audited):
     list_display = ("name", "version", "slug", "enabled", "updated_at")
     list_filter = ("enabled",)
     readonly_fields = ("slug", "name", "version", "definition", "updated_at")
+    switched_off: ClassVar[Mapping[str, str | Promise]] = {
+        "enabled": _("Nobody can import a model with it any more. Models and endpoints that use it go on.")
+    }
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """A framework is a file (manage.py load_frameworks)."""

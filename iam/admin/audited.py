@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.options import BaseModelAdmin
 from django.contrib.admin.utils import unquote
 from django.db import models, transaction
+from django.forms import CheckboxInput
 from django.http import HttpRequest, HttpResponse
 from django.utils.functional import Promise
 
@@ -54,20 +57,23 @@ class Audited(ModelAdmin):
     """What every table here is registered with.
 
     consequence        what its deletion brings about, told on the page that asks
+    switched_off       boolean fields that ask before they go off, and what that brings about; of an inline, too
     services_record    its changes go through services, which leave the record themselves
     """
 
     consequence: str | Promise = ""
+    switched_off: ClassVar[Mapping[str, str | Promise]] = {}
     services_record = False
 
     def dangers(self, request: HttpRequest, row: Any) -> list[str | Promise]:
         """What saving the form as it was sent would bring about that is asked about first. Rows of it that go are."""
-        found: list[str | Promise] = []
+        found: list[str | Promise] = _goes_off(request, self.switched_off, row)
         for inline in self.get_inline_instances(request, row):
             prefix = f"{inline.get_formset(request, row).get_default_prefix()}-"
             if any(name.startswith(prefix) and name.endswith("-DELETE") for name in request.POST):
                 registered = admin.site._registry.get(inline.model)
                 found.append(getattr(inline, "consequence", "") or getattr(registered, "consequence", ""))
+            found += _rows_go_off(request, getattr(inline, "switched_off", {}), inline.model, prefix)
         return found
 
     def what_goes_with(self, row: Any) -> dict[str, Any]:
@@ -158,6 +164,32 @@ class ReadOnly(BaseModelAdmin):  # type: ignore[type-arg]
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """No."""
         return False
+
+
+def _goes_off(
+    request: HttpRequest, fields: Mapping[str, str | Promise], row: models.Model, prefix: str = ""
+) -> list[str | Promise]:
+    def ticked(name: str) -> bool:
+        return CheckboxInput().value_from_datadict(request.POST, request.FILES, f"{prefix}{name}")
+
+    return [told for name, told in fields.items() if getattr(row, name) and not ticked(name)]
+
+
+def _rows_go_off(
+    request: HttpRequest, fields: Mapping[str, str | Promise], model: type[models.Model], prefix: str
+) -> list[str | Promise]:
+    """Of the rows of a table within a row's page. Each consequence once, however many they are."""
+    if not fields:
+        return []
+    named = re.compile(rf"{re.escape(prefix)}\d+-{re.escape(model._meta.pk.name)}")
+    keys = {
+        request.POST[name]: name.removesuffix(model._meta.pk.name)
+        for name in request.POST
+        if named.fullmatch(name)
+    }
+    rows = model._default_manager.in_bulk([key for key in keys if key])
+    found = [_goes_off(request, fields, row, keys[str(pk)]) for pk, row in rows.items()]
+    return list(dict.fromkeys(chain.from_iterable(found)))
 
 
 def _filled(row: models.Model) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
@@ -75,11 +76,11 @@ class UserAdmin(Audited, UserAdminBase):
         "seconds. What they made stays. Deactivating a person does the same and can be undone."
     )
 
+    switched_off: ClassVar[Mapping[str, str | Promise]] = {"is_active": _DEACTIVATED}
+
     def dangers(self, request: HttpRequest, row: User) -> list[str | Promise]:
-        """A person who can't sign in any more, and one who may do everything."""
+        """A person who may do everything, too."""
         found = super().dangers(request, row)
-        if row.is_active and "is_active" not in request.POST:
-            found.append(_DEACTIVATED)
         if not row.is_superuser and "is_superuser" in request.POST:
             found.append(_("They may do everything from then on, in every project and here."))
         return found

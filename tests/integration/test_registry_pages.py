@@ -353,5 +353,6 @@ def test_the_admin_shows_no_secret(owner_client: Client, owner_actor: Actor) -> 
         "/admin/registry/framework/vllm/change/",
     ):
         assert "SECRET" not in page_of(owner_client, path)
-    assert owner_client.post("/admin/registry/framework/vllm/change/", {"enabled": ""}).status_code == 302
+    off = {"enabled": "", "confirmed": "yes"}
+    assert owner_client.post("/admin/registry/framework/vllm/change/", off).status_code == 302
     model.framework.refresh_from_db()

@@ -12,7 +12,7 @@ from django.contrib import admin
 from django.test import Client
 from django.utils import timezone
 
-from endpoints.models import InstanceType, Region
+from endpoints.models import Gpu, InstanceType, Node, Region
 from iam import services
 from iam.actors import Actor
 from iam.admin.audited import Audited, ReadOnly
@@ -21,7 +21,7 @@ from iam.models import ApiKey, AuditEvent, Invitation, Membership, Project, Revo
 from iam.oauth.hashers import SecretHasher
 from iam.roles import Role
 from iam.signals import access_changed
-from registry.models import RegisteredModel
+from registry.models import Framework, RegisteredModel
 from tests.conftest import PASSWORD, signed_in
 from tests.support_endpoints import load_data, new_endpoint, ready_model
 
@@ -77,7 +77,7 @@ def form_of(staff: Client, url: str, **changes: Any) -> dict[str, Any]:
             )
             if names is not None:
                 values |= {f"{bound.html_name}_{i}": str(v) for i, v in enumerate(names) if v is not None}
-            elif bound.value() not in (None, False, ""):
+            elif bound.value() is not False and bound.value() not in (None, ""):
                 values[bound.html_name] = bound.value()
     return values | changes
 
@@ -156,7 +156,7 @@ class TestRecorded:
         base = "/admin/endpoints/region/"
         staff.post(f"{base}add/", {"code": "DLT", "name": "Da Lat", "enabled": "on"})
         assert last("region.create").after == {"code": "DLT", "name": "Da Lat", "enabled": True}
-        staff.post(f"{base}DLT/change/", {"code": "DLT", "name": "Dalat"})
+        asked(staff, f"{base}DLT/change/", {"code": "DLT", "name": "Dalat"})
         event = last("region.change")
         assert (event.before, event.after) == (
             {"name": "Da Lat", "enabled": True},
@@ -329,6 +329,29 @@ class TestEffect:
         assert "fetched again until new ones" in asked(staff, url, {"forget": "on"})
         assert RegisteredModel.objects.get().hub_token == ""
         assert last("model.change").after == {"hub_token": ""}
+
+    def test_switching_off_asks_first_and_switching_on_does_not(self, staff: Client) -> None:
+        load_data()
+        region = Region.objects.create(code="DLT", name="Da Lat")
+        node = Node.objects.create(name="n1", region=region)
+        gpu = Gpu.objects.create(uuid="GPU-1", node=node, index=0, model="a40", vram_bytes=1)
+        rows = (
+            (region, "enabled", "Nothing can be created there"),
+            (InstanceType.objects.latest("gpu_count", "name"), "enabled", "Nobody can choose it"),
+            (Framework.objects.get(slug="vllm"), "enabled", "Nobody can import"),
+            (node, "schedulable", "takes no new replicas"),
+            (node, "gpus-0-enabled", "No replica gets it"),
+            (gpu, "enabled", "No replica gets it"),
+        )
+        for row, field, words in rows:
+            url = f"/admin/{row._meta.app_label}/{row._meta.model_name}/{row.pk}/change/"
+            values = form_of(staff, url)
+            assert staff.post(url, values).status_code == 302, url
+            del values[field]
+            assert words in asked(staff, url, values), url
+            assert field not in form_of(staff, url)
+            assert staff.post(url, {**values, field: "on"}).status_code == 302, url
+            assert field in form_of(staff, url)
 
     def test_an_endpoints_limits(self, staff: Client, owner_actor: Actor) -> None:
         load_data()

@@ -220,7 +220,7 @@ def test_an_admin_corrects_what_was_found_and_no_claim_is_lost(
     replica = placed(editor_actor, "holder")
     path = f"/admin/endpoints/gpu/{gpu.uuid}/change/"
     assert staff_client.get(path).status_code == 200
-    answer = staff_client.post(path, {"model": "a40"})  # `enabled` unticked
+    answer = staff_client.post(path, {"model": "a40", "confirmed": "yes"})  # `enabled` unticked
     assert answer.status_code == 302, answer.context["errors"]
     gpu.refresh_from_db()
     assert (gpu.model, gpu.enabled, gpu.replica_id) == ("a40", False, replica.pk)
@@ -241,6 +241,7 @@ def test_a_machine_is_corrected_and_cordoned_but_not_made(
         "cpu_overcommit": "2",
         "gpus-TOTAL_FORMS": "0",
         "gpus-INITIAL_FORMS": "0",
+        "confirmed": "yes",
     }
     answer = staff_client.post(path, values)
     assert answer.status_code == 302, answer.context["errors"]
