@@ -144,7 +144,7 @@ def _connection_manager(limits: Edge) -> Json:
         "upgrade_configs": [{"upgrade_type": "websocket", "filters": _filters(body_limit=False)}],
         "http_filters": _filters(body_limit=True),
         "rds": {"route_config_name": names.ROUTE_CONFIG, "config_source": _file_source(names.ROUTES)},
-        "local_reply_config": {"mappers": _local_replies()},
+        "local_reply_config": {"mappers": _with_hsts(_local_replies(), limits.hsts_s)},
         "access_log": [_access_log(), *meters.loggers()],
         "access_log_options": meters.LOG_OPTIONS,
     }
@@ -261,6 +261,15 @@ def _local_replies() -> list[Json]:
         _other(_status("EQ", 501)),  # a transfer coding that Envoy does not know
         _reply(_all(_status("GE", 500), _status("NE", 503)), answers.INTERNAL),
     ]
+
+
+def _with_hsts(mappers: list[Json], seconds: int) -> list[Json]:
+    """In what the gateway answers itself: nothing of it costs the requests that replicas answer."""
+    if not seconds:
+        return mappers
+    told = answers.mutations((("Strict-Transport-Security", f"max-age={seconds}"),))
+    others: Json = {"filter": _status("GE", 0)}
+    return [{**one, "headers_to_add": [*one.get("headers_to_add", ()), *told]} for one in (*mappers, others)]
 
 
 def _reply(condition: Json, answer: Answer) -> Json:

@@ -49,6 +49,7 @@ class Edge:
     heap_bytes    near it Envoy frees what it can, then refuses new requests, and last new connections
     behind_proxy  every connection comes from a proxy, which is believed who the client is: the last address in its
                   X-Forwarded-For. Whoever reaches the gateway past it could name any address as theirs
+    hsts_s        for so long browsers shall use nothing but TLS here; 0: nothing is said
     """
 
     headers_s: float = 15.0
@@ -59,6 +60,7 @@ class Edge:
     connections: int = 50_000
     heap_bytes: int = 1024 * _MIB
     behind_proxy: bool = False
+    hsts_s: int = 0
 
 
 def fitting(memory_bytes: int, files: int) -> tuple[int, int]:
@@ -113,6 +115,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--behind-proxy", action="store_true", help="clients come by a proxy alone, which says who they are"
     )
+    group.add_argument(
+        "--hsts", type=int, metavar="S", default=0, help="for so long browsers shall use nothing but TLS here"
+    )
     for name, what in _TIMES.items():
         default = getattr(Edge(), f"{name}_s")
         text = f"seconds for {what} (default {default:g})"
@@ -138,6 +143,7 @@ def chosen(given: argparse.Namespace) -> Edge:
         connections=given.max_connections or connections,
         heap_bytes=given.max_heap_mb * _MIB if given.max_heap_mb else heap,
         behind_proxy=given.behind_proxy,
+        hsts_s=max(0, given.hsts),
     )
 
 

@@ -78,6 +78,7 @@ class Facts:
     redis_server   path of the server to start, "" when REDIS_URL names one that runs elsewhere
     activator      where it listens, "unix:/path" or "host:port"; "": there is none
     behind_proxy   the gateway's clients come by a proxy of the operator's
+    gateway_hsts_s for so long browsers shall use nothing but TLS there; 0: nothing is said
     """
 
     python: str
@@ -95,6 +96,7 @@ class Facts:
     activator: str = ""
     hold_timeout_s: float = 300.0
     behind_proxy: bool = False
+    gateway_hsts_s: int = 0
 
 
 def loopback(bind: str) -> str:
@@ -209,6 +211,7 @@ def _gateway(facts: Facts) -> Program:
             *("--control", _control(facts), "--token-file", facts.gateway_token_file),
             *("--listen", f"{facts.bind}:{facts.gateway_port}", "--drain", "2", *tls),
             *(("--behind-proxy",) if facts.behind_proxy else ()),
+            *(("--hsts", str(facts.gateway_hsts_s)) if facts.gateway_hsts_s else ()),
         ),
         stop_s=7,
     )

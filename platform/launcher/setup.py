@@ -226,6 +226,9 @@ class Setup:
             activator=settings.BERTH_ACTIVATOR,
             hold_timeout_s=settings.BERTH_HOLD_TIMEOUT_S,
             behind_proxy=settings.BERTH_GATEWAY_BEHIND_PROXY,
+            gateway_hsts_s=settings.SECURE_HSTS_SECONDS
+            if settings.BERTH_GATEWAY_URL.startswith("https://")
+            else 0,
         )
         scheme = "https" if facts.tls_cert else "http"
         host = loopback(facts.bind)

@@ -590,7 +590,8 @@ def certificate(directory: Path, name: str) -> tuple[Path, Path]:
 
 def test_tls_and_a_renewed_certificate(world: World, tmp_path: Path) -> None:
     cert, key = certificate(tmp_path, "first")
-    gateway = world.new_gateway("--tls-cert", str(cert), "--tls-key", str(key), gateway_id="gw-2").ready()
+    files = ("--tls-cert", str(cert), "--tls-key", str(key))
+    gateway = world.new_gateway(*files, "--hsts", "600", gateway_id="gw-2").ready()
     trust = ssl.create_default_context()
     trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
 
@@ -609,4 +610,17 @@ def test_tls_and_a_renewed_certificate(world: World, tmp_path: Path) -> None:
         assert (answer.status, told["x-forwarded-proto"]) == (200, "https")
         certificate(tmp_path, "second")
         until(lambda: name() == "CN=second", what="the renewed certificate is served")
+    # What the gateway says itself tells browsers to stay with TLS; a replica's answer passes as it is.
+    token = bearer(world.key.token())
+    for path, headers, status, hsts in (
+        (f"/v1/{NAME}/x", token, 200, None),
+        (f"/v1/{NAME}/x", {}, 401, "max-age=600"),
+        ("/v1/me-none/x", token, 404, "max-age=600"),
+        ("/nowhere", {}, 404, "max-age=600"),
+        (f"/v1/{NAME}/x", {"Transfer-Encoding": "odd"}, 501, "max-age=600"),
+    ):
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        assert (answer.status, answer.headers["Strict-Transport-Security"]) == (status, hsts), path
     connection.close()

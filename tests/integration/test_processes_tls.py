@@ -119,4 +119,5 @@ def test_the_activator_reaches_the_control_plane(secure: Secure) -> None:
 
 def test_the_agent_reaches_the_control_plane(secure: Secure) -> None:
     secure.running.line(r"snapshot taken version=", 30)
-    assert secure.request(secure.where.gateway_port, "/v1/me-none/v1/models")[0] == 401
+    answer = secure.answer(secure.where.gateway_port, "/v1/me-none/v1/models")
+    assert (answer.status, answer.headers["Strict-Transport-Security"]) == (401, "max-age=31536000")

@@ -110,6 +110,12 @@ def test_a_proxy_before_the_gateway_is_told_to_the_agent() -> None:
         assert ("--behind-proxy" in agent.command) is behind
 
 
+def test_a_gateway_that_browsers_shall_call_by_tls_alone_says_so() -> None:
+    for seconds, told in ((0, ()), (31_536_000, ("--hsts", "31536000"))):
+        agent = next(one for one in programs(replace(FACTS, gateway_hsts_s=seconds)) if one.name == "gateway")
+        assert agent.command[agent.command.index("--drain") + 2 :] == told
+
+
 def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     given = replace(
         plan(FACTS), programs=(Program("demo", ("a", "b c"), once=True),), probes=(("web", "http://x"),)
