@@ -179,7 +179,7 @@ class Shipment:
     def headers(self) -> dict[str, str]:
         """As the agent sends it."""
         return {
-            "Content-Type": "application/x-ndjson",
+            "Content-Type": "text/tab-separated-values",
             **({"Content-Encoding": "gzip"} if self.packed else {}),
             LOG_HEADER: str(self.begin),
             "X-Berth-Log-After": str(self.after),
