@@ -27,6 +27,9 @@ from gateway.targets import address_text
 
 # Two counts that close together would say the same thing twice.
 SPACING_S = 0.15
+# After so long without any, there will be none: what was about to connect when a replica left has done so.
+_SETTLED_S = 2.0
+_TRUSTED_S = 5.0  # that is looked at now and then all the same
 _COST = 20  # a count that took t seconds is not repeated within 20 t
 
 _NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY = 4, 20
@@ -117,13 +120,28 @@ class Counts:
     def __init__(self, own_port: int) -> None:
         self._own_port = own_port
         self._next = 0.0
+        self._nothing: tuple[int | None, Set[str]] | None = None  # for which there has been none
+        self._since = self._counted = 0.0
 
     def due(self, pid: int | None, inside: Set[str]) -> tuple[bool, Mapping[str, int] | None]:
-        """(whether it was counted this time, what). pid: Envoy's; None while none runs, which holds nothing."""
+        """(whether it was counted this time, what). pid: Envoy's; None while none runs, which holds nothing.
+
+        What was nothing stays nothing while the clusters are the same: Envoy connects to nobody outside them.
+        """
         began = time.monotonic()
+        if self._nothing == (pid, inside) and self._is_settled(began):
+            return True, {}
         if began < self._next:
             return False, None
         found = count(pid, self._own_port, inside) if pid is not None else {}
         ended = time.monotonic()
         self._next = ended + max(SPACING_S, _COST * (ended - began))
+        if found or found is None:
+            self._nothing = None
+        elif self._nothing != (pid, inside):
+            self._nothing, self._since = (pid, inside), ended
+        self._counted = ended
         return True, found
+
+    def _is_settled(self, now: float) -> bool:
+        return self._counted - self._since > _SETTLED_S and now < self._counted + _TRUSTED_S

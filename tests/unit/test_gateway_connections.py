@@ -50,3 +50,33 @@ def test_counts_keep_their_distance() -> None:
     counts = Counts(1)
     assert counts.due(None, frozenset()) == (True, {})
     assert counts.due(None, frozenset()) == (False, None)
+
+
+def test_what_has_been_nothing_for_a_while_is_not_counted_at_each_poll(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """But soon after replicas left: a request may have been about to connect to one of them."""
+    now, found, made = [100.0], dict[str, int](), []
+
+    def counted(*of: object) -> dict[str, int]:
+        made.append(of)
+        return found
+
+    monkeypatch.setattr(connections, "count", counted)
+    monkeypatch.setattr(connections.time, "monotonic", lambda: now[0])
+    counts = Counts(1)
+
+    def poll(seconds: float, inside: frozenset[str] = frozenset("a")) -> int:
+        """How often it was counted meanwhile; every poll has an answer."""
+        made.clear()
+        for _ in range(int(seconds * 4)):
+            now[0] += 0.25
+            assert counts.due(7, inside) == (True, found)
+        return len(made)
+
+    assert poll(2.5) == 10
+    assert poll(25) == 5
+    assert poll(2.5, frozenset("b")) == 10
+    found["gone:80"] = 1
+    now[0] += 6
+    assert poll(5, frozenset("b")) == 20
