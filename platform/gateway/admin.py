@@ -25,7 +25,6 @@ SUBSCRIPTIONS = {
     names.TOKENS: f"{_ECDS}.{names.TOKEN_FILTER}",
     names.ACCESS: f"{_ECDS}.{names.ACCESS_FILTER}",
     names.BODY_LIMIT: f"{_ECDS}.{names.BODY_LIMIT_FILTER}",
-    names.CORS: f"{_ECDS}.{names.CORS_FILTER}",
     names.DENIALS: f"{_ECDS}.{names.DENIALS_FILTER}",
 }
 

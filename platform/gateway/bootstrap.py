@@ -12,6 +12,7 @@ from typing import Any
 from gateway import (
     answers,
     assignments,
+    cors,
     edge,
     log_columns,
     meters,
@@ -144,7 +145,7 @@ def _connection_manager(limits: Edge) -> Json:
         "upgrade_configs": [{"upgrade_type": "websocket", "filters": _filters(body_limit=False)}],
         "http_filters": _filters(body_limit=True),
         "rds": {"route_config_name": names.ROUTE_CONFIG, "config_source": _file_source(names.ROUTES)},
-        "local_reply_config": {"mappers": _with_hsts(_local_replies(), limits.hsts_s)},
+        "local_reply_config": {"mappers": _with_headers(_local_replies(), limits.hsts_s)},
         "access_log": [_access_log(), *meters.loggers()],
         "access_log_options": meters.LOG_OPTIONS,
     }
@@ -170,7 +171,6 @@ def _filters(*, body_limit: bool) -> list[Json]:
     that way."""
     chain = [
         *([] if body_limit else [_upgrades_only()]),
-        _discovered(names.CORS_FILTER, names.CORS, "header_mutation.v3.HeaderMutation"),
         _discovered(names.TOKEN_FILTER, names.TOKENS, "jwt_authn.v3.JwtAuthentication"),
         _discovered(names.ACCESS_FILTER, names.ACCESS, "rbac.v3.RBAC"),
         {"name": names.RBAC_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC"}},
@@ -263,11 +263,11 @@ def _local_replies() -> list[Json]:
     ]
 
 
-def _with_hsts(mappers: list[Json], seconds: int) -> list[Json]:
-    """In what the gateway answers itself: nothing of it costs the requests that replicas answer."""
-    if not seconds:
-        return mappers
-    told = answers.mutations((("Strict-Transport-Security", f"max-age={seconds}"),))
+def _with_headers(mappers: list[Json], hsts_s: int) -> list[Json]:
+    """Those of everything that the gateway answers itself. None of it costs the requests that replicas answer."""
+    told = cors.of_refusals()
+    if hsts_s:
+        told += answers.mutations((("Strict-Transport-Security", f"max-age={hsts_s}"),))
     others: Json = {"filter": _status("GE", 0)}
     return [{**one, "headers_to_add": [*one.get("headers_to_add", ()), *told]} for one in (*mappers, others)]
 

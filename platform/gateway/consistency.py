@@ -51,7 +51,6 @@ def problems(resources: Mapping[str, Json]) -> dict[str, list[str]]:
 _FILTERS = {
     names.ACCESS: names.ACCESS_FILTER,
     names.BODY_LIMIT: names.BODY_LIMIT_FILTER,
-    names.CORS: names.CORS_FILTER,
 }
 
 

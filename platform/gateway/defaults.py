@@ -34,17 +34,9 @@ def _nobody(name: str) -> Json:
     return _extension(name, "rbac.v3.RBAC", {"rules": rules})
 
 
-def _no_origin() -> Json:
-    """No page of another origin reads an answer."""
-    removed = ("access-control-allow-origin", "access-control-allow-credentials")
-    mutations = {"response_mutations": [{"remove": header} for header in removed]}
-    return _extension(names.CORS_FILTER, "header_mutation.v3.HeaderMutation", {"mutations": mutations})
-
-
 BUILT_IN: Resources = {
     names.ACCESS: _file(_nobody(names.ACCESS_FILTER)),
     names.BODY_LIMIT: _file(filters.body_limit(MAX_REQUEST_BYTES)),
-    names.CORS: _file(_no_origin()),
     names.AT_ONCE: _file(assignments.at_once({})),
     names.ASSIGNMENTS: _file(),
     names.LIMITS: _file(),

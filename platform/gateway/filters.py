@@ -1,4 +1,4 @@
-"""The HTTP filters whose configuration changes at run time (ECDS): tokens, revocations, body limit, CORS."""
+"""The HTTP filters whose configuration changes at run time (ECDS): tokens, revocations, body limit."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from gateway import answers, names, request_limits
-from gateway.targets import Caller, TokenPolicy, origin_of
+from gateway import names, request_limits
+from gateway.targets import Caller, TokenPolicy
 
 Json = dict[str, Any]
 
@@ -111,25 +111,5 @@ def body_limit(max_bytes: int) -> Json:
         {
             "@type": names.TYPE + "extensions.filters.http.body_size_limit.v3.BodySizeLimit",
             "max_request_bytes": max_bytes,
-        },
-    )
-
-
-def cors(console_origin: str) -> Json:
-    """Every answer names the one origin that may read it, also errors and those of a model server that allows all."""
-    headers = (
-        ("access-control-allow-origin", origin_of(console_origin)),
-        ("access-control-expose-headers", "x-request-id, retry-after, www-authenticate"),
-    )
-    return _extension(
-        names.CORS_FILTER,
-        {
-            "@type": names.TYPE + "extensions.filters.http.header_mutation.v3.HeaderMutation",
-            "mutations": {
-                "response_mutations": [
-                    {"remove": "access-control-allow-credentials"},
-                    *({"append": header} for header in answers.mutations(headers)),
-                ]
-            },
         },
     )

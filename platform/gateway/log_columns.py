@@ -4,10 +4,10 @@ A line for each request that has ended; its columns are separated by tabs, "-" i
 limits, then an empty one, so that lines which count alike begin alike up to it; and last the only one that callers
 write: whatever is in it shifts nothing.
 
-Text, since Envoy works half as much again on the same as a JSON object. No query string and no header of the caller's is
-in it: both can hold secrets. A header's value may hold a tab, hence no column shows one that was received; `sub` is of
-a token that we signed, `details` and `flags` are Envoy's own words, `usage` our script's. That neither tab nor newline
-gets in is tried on the real one (tests/integration/test_gateway_log.py).
+Text, since Envoy works half as much again on the same as a JSON object. No query string and no header of the caller's
+is in it: both can hold secrets. A header's value may hold a tab, hence no column shows one that was received; `sub`
+is of a token that we signed, `details` and `flags` are Envoy's own words, `usage` our script's. That neither tab nor
+newline gets in is tried on the real one (tests/integration/test_gateway_log.py).
 """
 
 from __future__ import annotations

@@ -9,14 +9,13 @@ CLUSTERS = "clusters.json"
 ROUTES = "routes.json"
 TOKENS = "tokens.json"
 BODY_LIMIT = "body-limit.json"
-CORS = "cors.json"
 ACCESS = "access.json"
 LIMITS = "limits.json"
 DENIALS = "denials.json"  # the agent's own, in no snapshot
 # What Envoy takes or refuses as one, in the order of writing: what refuses callers waits for nothing else. A filter
 # depends on no other file; routes lead to clusters, some of which have replicas and limit from files before them.
 ROUTING = (AT_ONCE, ASSIGNMENTS, CLUSTERS, ROUTES)
-FILTERS: tuple[tuple[str, ...], ...] = ((ACCESS,), (TOKENS,), (BODY_LIMIT,), (CORS,))
+FILTERS: tuple[tuple[str, ...], ...] = ((ACCESS,), (TOKENS,), (BODY_LIMIT,))
 GROUPS: tuple[tuple[str, ...], ...] = (*FILTERS, ROUTING, (LIMITS,))
 FILES = tuple(name for group in GROUPS for name in group)  # of a snapshot
 # Limits are for the agent, assignments are spread by it over files of their own (gateway.assignments).
@@ -26,7 +25,6 @@ ROUTE_CONFIG = "endpoints"  # the RDS resource's name
 AT_ONCE_LAYER = "at-once"  # of Envoy's runtime
 TOKEN_FILTER = "berth.tokens"  # noqa: S105 - a filter's name
 BODY_LIMIT_FILTER = "berth.body_limit"
-CORS_FILTER = "berth.cors"
 ACCESS_FILTER = "berth.access"
 DENIALS_FILTER = "berth.denials"
 RBAC_FILTER = "envoy.filters.http.rbac"

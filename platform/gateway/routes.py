@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway import access_claim, answers, names, request_limits
+from gateway import access_claim, answers, cors, names, request_limits
 from gateway.targets import EndpointTarget, GatewayTargets, Serving, origin_of
 
 Json = dict[str, Any]
@@ -33,7 +33,8 @@ def configuration(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> J
                 # Cookies know no ports: on a shared host name the console's session would reach every replica, and a
                 # replica could set it.
                 "request_headers_to_remove": ["cookie"],
-                "response_headers_to_remove": ["set-cookie"],
+                "response_headers_to_remove": ["set-cookie", *cors.REMOVED],
+                **cors.of_virtual_host(targets.console_origin),
                 "typed_per_filter_config": request_limits.switched_on_everywhere(targets.callers),
             }
         ],
@@ -43,8 +44,7 @@ def configuration(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> J
 def _preflights(console_origin: str) -> Json:
     """What a browser asks before the console's pages call an endpoint: answered alike for every path, without token.
 
-    Envoy's own names.CORS filter leaves out routes that answer directly: those of unknown ids and of endpoints that are
-    not ready. It would tell them from the others.
+    Not by Envoy's own filter for it (gateway.cors).
     """
     wanted = {
         ":method": {"exact": "OPTIONS"},

@@ -59,7 +59,6 @@ def build(targets: GatewayTargets) -> Snapshot:
         names.TOKENS: _file([filters.tokens(targets.tokens)]),
         names.ACCESS: _file([filters.access(targets.revoked, targets.callers)]),
         names.BODY_LIMIT: _file([filters.body_limit(targets.max_request_bytes)]),
-        names.CORS: _file([filters.cors(targets.console_origin)]),
         names.LIMITS: _file(denials.limits(targets.callers, endpoints)),
     }
     digests = {e.endpoint_id: endpoint_digest(e) for e in endpoints}

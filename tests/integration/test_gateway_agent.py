@@ -296,7 +296,7 @@ def test_a_disk_with_fewer_files_is_served_while_nobody_answers(world: World) ->
     world.plane.stop()
     gone = world.key.token(grant="gone-0:1")
     for lost, private in (
-        ((names.CORS, names.BODY_LIMIT, names.LIMITS), 200),
+        ((names.BODY_LIMIT, names.LIMITS), 200),
         ((names.ACCESS,), 503),  # whom to refuse is not known: nobody is let through
     ):
         gateway.signal(signal.SIGTERM)
@@ -313,21 +313,21 @@ def test_a_disk_with_fewer_files_is_served_while_nobody_answers(world: World) ->
 
 
 def test_more_files_and_fewer_are_taken_as_they_are(world: World) -> None:
+    world.plane.publish(max_request_bytes=10)
     gateway = world.gateway.ready()
     built = snapshot.build(replace(world.plane.targets, revoked=("gone-0:1",)))
-    kept = gateway.get(f"/v1/{NAME}/x", world.key.token()).header("access-control-allow-origin")
     resources = {**built.resources, "../quota.json": {"version_info": "1", "resources": []}}
-    del resources[names.CORS]
+    del resources[names.BODY_LIMIT]
     world.plane.publish_raw("v-apart", resources)
     until(lambda: world.plane.applied("v-apart"))
     assert is_revoked(gateway, world.key.token(grant="gone-0:1"))
-    answer = gateway.get(f"/v1/{NAME}/x", world.key.token())
-    assert answer.header("access-control-allow-origin") == kept is not None
+    answer = gateway.call("POST", f"/v1/{NAME}/x", token=world.key.token(), body=b"x" * 11)
+    assert answer.status == 413  # as on the disk
     assert not world.plane.polls[-1].rejected
     assert not list(gateway.home.rglob("quota.json"))
     world.plane.publish_raw("v-again", resources)
     until(lambda: world.plane.applied("v-again"))
-    for said in ("does not know and leaves out: '../quota.json'", "the snapshot lacks 'cors.json'"):
+    for said in ("does not know and leaves out: '../quota.json'", "the snapshot lacks 'body-limit.json'"):
         assert gateway.output().count(said) == 1
     assert len(gateway.status()["odd"]) == 2
 
