@@ -10,15 +10,17 @@ from typing import Any
 
 import redis
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 from django.utils.translation import override
 from redis.exceptions import RedisError
 
 from config.keyfiles import read_or_create
+from endpoints import changes
 from endpoints.errors import describe
 from endpoints.models import Endpoint, Replica, ReplicaState, Status
 from endpoints.queue import reconcile_in
+from endpoints.snapshot_here import Here
 from gateway.activators import Activators
 from gateway.cluster import Cluster, Current
 from gateway.control import Report
@@ -57,9 +59,34 @@ def activators() -> Activators:
     return Activators(redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=2))
 
 
+@lru_cache(maxsize=1)
+def asked() -> Cluster:
+    """The same for polls, which have a better use for their time than to wait for a Redis that hangs."""
+    return Cluster(redis.Redis.from_url(settings.REDIS_URL, socket_timeout=0.5, socket_connect_timeout=0.5))
+
+
+@lru_cache(maxsize=1)
+def here() -> Here:
+    """What this process tells gateways while Redis is away."""
+    return Here(lambda: build(targets()))
+
+
 def changed() -> None:
-    """After the commit, let the next poll build the snapshot anew."""
+    """Let the next poll after the commit build the snapshot anew. In the transaction of the change: its row there
+    makes up for a word to Redis that is lost."""
+    if not any(entry[1] is _invalidate for entry in connection.run_on_commit):  # once a transaction is enough
+        _note()
     transaction.on_commit(_invalidate)
+
+
+def _note() -> None:
+    try:
+        changes.note()
+    except DatabaseError as error:
+        if connection.in_atomic_block:
+            raise
+        # What has changed is not in the database: a signing key's file.
+        log.warning("the database takes no note of a change (%s)", error)
 
 
 def on_access_changed(**_signal: Any) -> None:
@@ -71,7 +98,7 @@ def _invalidate() -> None:
     try:
         cluster().invalidate()
     except RedisError as error:
-        log.warning("Redis does not answer (%s): gateways follow within seconds of its return", error)
+        log.warning("Redis does not answer (%s): gateways learn it from the database", error)
 
 
 def targets() -> GatewayTargets:
@@ -135,25 +162,46 @@ _COLUMNS = (
 def poll(gateway_id: str, report: Report) -> Current | None:
     """One gateway's poll: note what it says, and answer with the snapshot it should have, None if it has it.
 
-    Raises RedisError.
+    While Redis is away nothing is noted, and the answer comes from the database. Raises DatabaseError.
     """
+    if here().asks_redis():
+        try:
+            return _poll(asked(), gateway_id, report)
+        except RedisError as error:
+            here().lost_redis()
+            log.warning("Redis does not answer (%s): gateways are answered from the database", error)
+    if report.gone:
+        return None
+    current = here().current()
+    return None if current.version == report.etag else current
+
+
+def _poll(cluster: Cluster, gateway_id: str, report: Report) -> Current | None:
     sample = Sample(report.applied, report.streams) if report.counted else None
-    cluster().report(
+    cluster.report(
         gateway_id, report.applied, report.rejected, given=report.etag, sample=sample, gone=report.gone
     )
     _tell_reconciler(gateway_id, report)
-    if report.gone or (cluster().current_version() or _rebuilt().version) == report.etag:
+    if report.gone:
         return None
-    current = cluster().current() or _rebuilt()
+    mark = changes.recent_mark()
+    version = cluster.current_version(mark)
+    if version is None:
+        mark = changes.mark()  # what is stored may be newer than this process's last look
+        version = cluster.current_version(mark) or _rebuilt(cluster, mark).version
+    if version == report.etag:
+        return None
+    current = cluster.current() or _rebuilt(cluster, changes.mark())
     if current.version == report.etag:
         return None
-    cluster().give(gateway_id, current.version)
+    cluster.give(gateway_id, current.version)
     return current
 
 
-def _rebuilt() -> Current:
-    generation = cluster().generation()
-    return cluster().store(build(targets()), generation)
+def _rebuilt(cluster: Cluster, mark: str) -> Current:
+    """From the database, for everybody. mark: read there before."""
+    generation = cluster.generation()
+    return cluster.store(build(targets()), generation, mark)
 
 
 # Each gateway's last two words, in this process: a change is a hint to look at those who wait for it. Two, because a

@@ -38,9 +38,9 @@ def snapshot(request: HttpRequest) -> HttpResponse:
         current = gateway_feed.poll(request.headers.get("X-Berth-Gateway", "")[:100], report)
     except ValueError as error:
         return HttpResponse(f"no report: {error}\n", status=400, content_type="text/plain")
-    except RedisError:
+    except DatabaseError as error:
         # The agent keeps what it has and asks again.
-        return HttpResponse("Redis does not answer\n", status=503, content_type="text/plain")
+        return HttpResponse(f"{type(error).__name__}\n", status=503, content_type="text/plain")
     if current is None:
         return HttpResponse(status=304, headers={"ETag": f'"{report.etag}"'})
     headers = {"ETag": f'"{current.version}"', "Content-Encoding": "gzip", "Cache-Control": "no-store"}

@@ -9,7 +9,7 @@ from django.db import DatabaseError
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from endpoints import addresses, placement, queue
+from endpoints import addresses, changes, placement, queue
 from endpoints.models import Endpoint
 from endpoints.reconciler import lease, survey
 from endpoints.usage import replica_time
@@ -28,6 +28,7 @@ def sweep(runtime: Runtime) -> None:
     _try("containers without an endpoint", lambda: remove_strangers(runtime))
     _try("networks without an endpoint", lambda: remove_networks(runtime))
     _try("held addresses", addresses.release_left)
+    _try("old changes", lambda: changes.prune(timezone.now()))
     _try("the time of replicas", lambda: replica_time.count(timezone.now()))
 
 

@@ -2,6 +2,7 @@
 (Event), where (Region, InstanceType), what was measured (MetricSample) and decided from it (Decision),
 what was used (Usage)."""
 
+from endpoints.models.change import Change
 from endpoints.models.endpoint import Endpoint, Revision, Status
 from endpoints.models.event import Event
 from endpoints.models.node import Gpu, Node
@@ -27,6 +28,7 @@ from endpoints.models.usage import (
 )
 
 __all__ = [
+    "Change",
     "Decision",
     "DeployPhase",
     "Endpoint",

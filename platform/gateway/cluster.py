@@ -23,7 +23,7 @@ from gateway.snapshot import Snapshot
 LIVE_S = 5  # polls come every 0.25 s, every 2 s at worst
 KNOWN_S = 3600  # how long a gateway that stopped asking may still be serving somewhere out of sight
 VERSION_S = 3600  # a version that a gateway reports is kept for as long as it does
-CURRENT_S = 5  # a change whose `invalidate` got lost is served after that time at the latest
+CURRENT_S = 5  # what changes by itself, or without a word to anybody, is served after that time at the latest
 SETTLED_S = 10  # after that time every gateway that lives has been heard of again by a Redis that was emptied
 
 _PREFIX = "berth:gateway"
@@ -42,6 +42,11 @@ class Current:
 
     version: str
     body: bytes
+
+    @classmethod
+    def of(cls, built: Snapshot) -> Current:
+        """As gateways get it."""
+        return cls(built.version, gzip.compress(built.body(), 1))
 
 
 class Cluster:
@@ -62,22 +67,26 @@ class Cluster:
         self._redis.set(_GENERATION, secrets.token_hex(8), nx=True)
         return _text(self._redis.get(_GENERATION)) or ""
 
-    def store(self, built: Snapshot, generation: str) -> Current:
-        """Serve `built`, read from the database after `generation` was, until something changes."""
-        current = Current(built.version, gzip.compress(built.body(), 1))
+    def store(self, built: Snapshot, generation: str, mark: str = "") -> Current:
+        """Serve `built`, read from the database after `generation` and `mark` were, until one of them is another."""
+        current = Current.of(built)
         pipe = self._redis.pipeline()
         _remember(pipe, built)
         pipe.delete(_CURRENT)
-        fields = {"generation": generation, "version": current.version, "body": current.body.hex()}
+        told = {"generation": generation, "mark": mark, "version": current.version}
+        fields = {**told, "body": current.body.hex()}
         pipe.hset(_CURRENT, mapping=fields)
         pipe.expire(_CURRENT, CURRENT_S)
         pipe.execute()
         return current
 
-    def current_version(self) -> str | None:
-        """The version to compare an If-None-Match with; None: build and store a snapshot."""
-        generation, stored = self._current("generation", "version")
-        return stored[1] if stored[0] and stored[0] == generation else None
+    def current_version(self, mark: str | None = None) -> str | None:
+        """The version to compare an If-None-Match with; None: build and store a snapshot.
+
+        mark: what the database says of changes (endpoints.changes); None: nothing, Redis decides alone
+        """
+        generation, (of, version, marked) = self._current("generation", "version", "mark")
+        return version if of and of == generation and mark in (None, marked) else None
 
     def current(self) -> Current | None:
         """The snapshot that is served; None: build and store one."""
@@ -115,7 +124,8 @@ class Cluster:
     ) -> None:
         """One poll of a gateway, in the words of gateway.control.Report. given: its If-None-Match."""
         given_key, samples_key = _given_key(gateway_id), _samples_key(gateway_id)
-        last = _text(self._redis.lindex(given_key, -1))
+        waiting = [_text(version) for version in self._redis.lrange(given_key, 0, -1)]
+        last = waiting[-1] if waiting else None
         pipe = self._redis.pipeline()
         pipe.set(_COUNTING, "1", ex=_COUNTING_S, nx=True)
         pipe.sadd(_INDEX, gateway_id)
@@ -124,8 +134,8 @@ class Cluster:
             pipe.delete(_live_key(gateway_id))
         else:
             pipe.set(_live_key(gateway_id), "1", ex=LIVE_S)
-        if last is None and given:
-            pipe.rpush(given_key, given)  # Redis was emptied; the gateway was not
+        if given and given not in waiting:
+            pipe.rpush(given_key, given)  # Redis was emptied, or away when it was given; the gateway was not
         elif applied and applied == last:
             pipe.ltrim(given_key, -1, -1)
         pipe.expire(given_key, KNOWN_S)

@@ -18,7 +18,7 @@ from runtimes.fake import FakeRuntime
 from tests.support_fleet import GATEWAY, big_engine, polled, serving
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.redis]
-MOST_OF_A_LIST, MOST_OF_A_SWEEP, MOST_OF_A_SNAPSHOT = 12, 20, 6
+MOST_OF_A_LIST, MOST_OF_A_SWEEP, MOST_OF_A_SNAPSHOT = 12, 20, 8
 
 
 def queries(work: Callable[[], object]) -> int:

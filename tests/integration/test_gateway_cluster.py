@@ -269,7 +269,7 @@ def test_a_lost_invalidation_is_made_up_for(client: redis.Redis) -> None:
 
 
 def test_without_redis_nothing_is_claimed() -> None:
-    cluster = Cluster(redis.Redis(unix_socket_path="/nonexistent/redis.sock"))
+    cluster = Cluster(redis.Redis.from_url("unix:///nonexistent/redis.sock"))
     with pytest.raises(redis.RedisError):
         cluster.route_state("me-a", "1")
     with pytest.raises(redis.RedisError):

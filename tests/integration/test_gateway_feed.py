@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from typing import Any
 
 import pytest
 import redis
@@ -13,10 +18,11 @@ from django.test import Client
 from django.utils import timezone
 
 from config.keyfiles import read_or_create
-from endpoints import addresses, gateway_feed, services
-from endpoints.models import Endpoint, HeldAddress, Replica
+from endpoints import addresses, changes, gateway_feed, services
+from endpoints.models import Change, Endpoint, HeldAddress, Replica
 from gateway.cluster import Cluster
 from gateway.leaving import UNKNOWN, Leaving
+from iam import services as iam_services
 from iam.actors import Actor
 from tests.support_endpoints import load_data, new_endpoint
 
@@ -101,13 +107,102 @@ def test_an_unchanged_poll_is_a_304_and_a_change_is_a_new_version(client: Client
     assert "10.0.0.9" in gzip.decompress(second.content).decode()
 
 
-def test_an_unchanged_poll_reads_no_database(
-    client: Client, endpoint: Endpoint, django_assert_num_queries: object
+def test_an_unchanged_poll_asks_the_database_one_thing_at_times(
+    client: Client, endpoint: Endpoint, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     etag = client.get(URL, headers=headers())["ETag"]
     client.get(URL, headers=headers(etag=etag))
-    with django_assert_num_queries(0):  # type: ignore[operator]
-        assert client.get(URL, headers=headers(etag=etag)).status_code == 304
+    for every_s, queries in ((0, 1), (3600, 0)):
+        monkeypatch.setattr(changes, "LOOK_S", every_s)
+        with django_assert_num_queries(queries):
+            assert client.get(URL, headers=headers(etag=etag)).status_code == 304
+
+
+# --- what can't wait for Redis ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def redis_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
+    """Call it with True, and Redis has gone; with False, and it is there."""
+    there = settings.REDIS_URL
+
+    def switch(away: bool) -> None:
+        monkeypatch.setattr(settings, "REDIS_URL", "unix:///nonexistent/redis.sock" if away else there)
+        gateway_feed.cluster.cache_clear()
+        gateway_feed.asked.cache_clear()
+        gateway_feed.here.cache_clear()
+
+    yield switch
+    switch(False)
+
+
+def refused(client: Client, etag: str, grant: str) -> bool:
+    """Whether a gateway that has `etag` is told to refuse the grant."""
+    answer = client.get(URL, headers=headers(etag=etag))
+    return answer.status_code == 200 and grant in gzip.decompress(answer.content).decode()
+
+
+def within_a_second(condition: Callable[[], bool]) -> bool:
+    """What is left of the two seconds is the gateway's."""
+    deadline = time.monotonic() + 1
+    while not (done := condition()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return done
+
+
+def test_a_revocation_arrives_though_the_word_of_it_is_lost(
+    client: Client, endpoint: Endpoint, editor_actor: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, _text = iam_services.create_api_key(editor_actor, "laptop")
+    grant = key.token_grant
+    etag = client.get(URL, headers=headers())["ETag"]
+    monkeypatch.setattr(Cluster, "invalidate", lambda _: None)  # killed between the commit and the word of it
+    iam_services.delete_api_key(editor_actor, key)
+    assert within_a_second(lambda: refused(client, etag, grant))
+
+
+def test_a_revocation_arrives_while_redis_is_away(
+    client: Client, endpoint: Endpoint, editor_actor: Actor, redis_away: Callable[[bool], None]
+) -> None:
+    keys = [iam_services.create_api_key(editor_actor, name)[0] for name in ("laptop", "tablet")]
+    etag = client.get(URL, headers=headers())["ETag"]
+    redis_away(True)
+    assert client.get(URL, headers=headers(etag=etag)).status_code == 304
+    for key in keys:
+        grant = key.token_grant
+        iam_services.delete_api_key(editor_actor, key)
+        assert within_a_second(partial(refused, client, etag, grant))
+    newest = client.get(URL, headers=headers())["ETag"]
+    redis_away(False)
+    # What was given meanwhile is what the gateway has, and Redis learns of it with its next word.
+    assert client.get(URL, headers=headers(applied=etag.strip('"'), etag=newest)).status_code == 304
+    assert newest.strip('"') in gateway_feed.cluster().gateways()[0].given
+
+
+def test_while_redis_is_away_nothing_is_built_twice(
+    client: Client,
+    endpoint: Endpoint,
+    editor_actor: Actor,
+    redis_away: Callable[[bool], None],
+    monkeypatch: pytest.MonkeyPatch,
+    django_assert_num_queries: Any,
+) -> None:
+    redis_away(True)
+    etag = client.get(URL, headers=headers())["ETag"]
+    for every_s, queries in ((0, 1), (3600, 0)):
+        monkeypatch.setattr(changes, "LOOK_S", every_s)
+        with django_assert_num_queries(queries):
+            assert client.get(URL, headers=headers(etag=etag)).status_code == 304
+
+
+def test_many_changes_of_one_transaction_are_noted_once(endpoint: Endpoint) -> None:
+    before = Change.objects.count()
+    with transaction.atomic():
+        for _ in range(3):
+            gateway_feed.changed()
+    assert Change.objects.count() == before + 1
+    changes.prune(timezone.now() + timedelta(hours=1), kept=0)
+    assert not Change.objects.exists()
 
 
 def test_a_route_counts_when_every_live_gateway_has_applied_it(client: Client, endpoint: Endpoint) -> None:
@@ -172,7 +267,7 @@ def test_a_drained_replica_may_go_when_its_gateway_says_so_twice(
 
 
 def test_while_redis_is_away_nothing_has_left(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    away = Cluster(redis.Redis(unix_socket_path="/nonexistent/redis.sock"))
+    away = Cluster(redis.Redis.from_url("unix:///nonexistent/redis.sock"))
     monkeypatch.setattr(gateway_feed, "cluster", lambda: away)
     replica = ready_replica(endpoint)
     assert gateway_feed.leaving([replica]) == {"r1": UNKNOWN}
