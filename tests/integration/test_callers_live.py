@@ -295,6 +295,20 @@ def test_whatever_is_taken_back_is_refused_within_two_seconds(world: World) -> N
     assert worst[0] <= WITHIN_S
 
 
+def test_so_it_is_while_redis_hangs(world: World) -> None:
+    """The API answers, and the gateway learns it from the database by way of web."""
+    _, _, key, text = world.day.hand.do("person_key('no-redis')")
+    redis = world.day.running.children()["redis"]
+    redis.suspend()
+    try:
+        took = _one_run(world, text, "DELETE", f"api-keys/{key}/")
+    finally:
+        redis.resume()
+    print(f"refused after {took:.2f} s while Redis hangs")
+    assert took <= WITHIN_S
+    eventually(world.day.ready, "all is well again")
+
+
 def test_what_is_given_back_works_again(world: World) -> None:
     """An account that is enabled gets new tokens that are good, its old ones stay refused; a person's key is theirs
     again with their role, and so it is when they were deactivated for a while."""
