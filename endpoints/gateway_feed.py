@@ -168,8 +168,8 @@ def poll(gateway_id: str, report: Report) -> Current | None:
         try:
             return _poll(asked(), gateway_id, report)
         except RedisError as error:
-            here().lost_redis()
-            log.warning("Redis does not answer (%s): gateways are answered from the database", error)
+            if here().lost_redis():
+                log.warning("Redis does not answer (%s): gateways are answered from the database", error)
     if report.gone:
         return None
     current = here().current()

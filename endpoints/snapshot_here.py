@@ -13,6 +13,7 @@ from gateway.cluster import CURRENT_S, Current
 from gateway.snapshot import Snapshot
 
 RETRY_S = 1.0  # so long nobody waits for a Redis that did not answer
+_NEWS_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,10 @@ class Here:
         """Whether Redis is worth a try: it may hang, and each try would take half a second of a poll."""
         return time.monotonic() - self._lost_at >= RETRY_S
 
-    def lost_redis(self) -> None:
-        """It did not answer."""
-        self._lost_at = time.monotonic()
+    def lost_redis(self) -> bool:
+        """It did not answer. Whether that is news."""
+        before, self._lost_at = self._lost_at, time.monotonic()
+        return self._lost_at - before > _NEWS_S
 
     def current(self) -> Current:
         """At most changes.LOOK_S behind the database. Raises DatabaseError."""
