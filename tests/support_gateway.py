@@ -141,6 +141,7 @@ class ControlPlane:
         # What agents ship of their access logs, headers and body, and its answer; status 0: none, after it was counted.
         # Without a body they ask.
         self.shipped: list[str] = []
+        self.keeps_lines = True
         self.counted: dict[str, Position] = {}  # by log
         self.usage: Callable[[Message, bytes], tuple[int, bytes]] = self.count
         self.token = CONTROL_TOKEN
@@ -261,7 +262,8 @@ class ControlPlane:
         if (shipment.after if shipment.after.log == log else Position()) != self.counted.get(log, Position()):
             return False
         lines = gzip.decompress(body) if shipment.packed else body
-        self.shipped += lines_of(lines)
+        if self.keeps_lines:
+            self.shipped += lines_of(lines)
         self.counted[log] = Position(shipment.begin.file, shipment.begin.offset + len(lines))
         return True
 

@@ -194,6 +194,7 @@ class Guarded:
 @contextlib.contextmanager
 def _guarded(key: Key, stub: int, *, many: bool) -> Iterator[Guarded]:
     plane = ControlPlane(key)
+    plane.keeps_lines = False  # the gateway is measured, and this is on its cores
     gateway = Gateway(plane)
     try:
         target = replace(
