@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gateway import bootstrap, clusters, files, logs, names
+from gateway import bootstrap, clusters, compiled_reader, files, logs, names
 from gateway.accounting import Accounting
 from gateway.admin import AdminError
 from gateway.apply import Applier, Refusal, serves
@@ -60,7 +60,12 @@ class Agent:
         self.options = options
         self.xds = options.home / bootstrap.XDS_DIR
         envoy_options = bootstrap.BootstrapOptions(
-            options.host, options.port, options.gateway_id, options.tls is not None, options.edge
+            options.host,
+            options.port,
+            options.gateway_id,
+            options.tls is not None,
+            options.edge,
+            compiled_reader.module() if options.compiled else "",
         )
         self.envoy = EnvoyProcess(options.home, envoy_options, options.concurrency)
         self.shelf = Shelf(options.home)

@@ -52,13 +52,14 @@ _FORWARDED_BUT_FOR = "x-forwarded-(?:[^f].*|f|f[^o].*|fo|fo[^r].*|for.+)"
 @dataclass(frozen=True, slots=True)
 class BootstrapOptions:
     """host, port: where clients connect. node_id: this gateway's name. tls: serve HTTPS from certificate.json.
-    edge: what clients may take of it."""
+    edge: what clients may take of it. reader: the module that reads usage (compiled_reader), "": the script does."""
 
     host: str
     port: int
     node_id: str
     tls: bool = False
     edge: Edge = field(default_factory=Edge)
+    reader: str = ""
 
 
 def build(options: BootstrapOptions) -> Json:
@@ -85,7 +86,7 @@ def _listener(options: BootstrapOptions) -> Json:
         "filters": [
             {
                 "name": "envoy.filters.network.http_connection_manager",
-                "typed_config": _connection_manager(options.edge),
+                "typed_config": _connection_manager(options.edge, options.reader),
             }
         ]
     }
@@ -125,7 +126,7 @@ def _tls() -> Json:
     }
 
 
-def _connection_manager(limits: Edge) -> Json:
+def _connection_manager(limits: Edge, reader: str) -> Json:
     return {
         "@type": _TYPE + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": STAT_PREFIX,
@@ -142,8 +143,10 @@ def _connection_manager(limits: Edge) -> Json:
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "http_protocol_options": {"enable_trailers": True},
         **edge.connection_manager(limits),
-        "upgrade_configs": [{"upgrade_type": "websocket", "filters": _filters(body_limit=False)}],
-        "http_filters": _filters(body_limit=True),
+        "upgrade_configs": [
+            {"upgrade_type": "websocket", "filters": _filters(body_limit=False, reader=reader)}
+        ],
+        "http_filters": _filters(body_limit=True, reader=reader),
         "rds": {"route_config_name": names.ROUTE_CONFIG, "config_source": _file_source(names.ROUTES)},
         "local_reply_config": {"mappers": _with_headers(_local_replies(), limits.hsts_s)},
         "access_log": [_access_log(), *meters.loggers()],
@@ -166,7 +169,7 @@ def _drop_claims(behind_proxy: bool) -> Json:
     }
 
 
-def _filters(*, body_limit: bool) -> list[Json]:
+def _filters(*, body_limit: bool, reader: str) -> list[Json]:
     """In order. A WebSocket has no end, hence no body limit, and nothing that could be read: what is none must not come
     that way."""
     chain = [
@@ -181,7 +184,7 @@ def _filters(*, body_limit: bool) -> list[Json]:
         chain.append(
             _discovered(names.BODY_LIMIT_FILTER, names.BODY_LIMIT, "body_size_limit.v3.BodySizeLimit")
         )
-        chain.append(usage_reader.usage())
+        chain.append(usage_reader.usage(reader))
     router = {
         "@type": _HTTP + "router.v3.Router",
         "suppress_envoy_headers": True,

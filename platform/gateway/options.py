@@ -29,6 +29,7 @@ class Options:
     leave_envoy: bool = False
     tell_s: float = TELL_S
     edge: Edge = field(default_factory=Edge)
+    compiled: bool = True
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -51,6 +52,9 @@ def parse(arguments: Sequence[str]) -> Options:
         "--tell", type=float, default=TELL_S, metavar="S", help="seconds between two pushes of figures"
     )
     parser.add_argument("--leave-envoy", action="store_true", help="SIGTERM ends the agent only")
+    parser.add_argument(
+        "--script", action="store_true", help="read usage by the script, also where a C compiler is"
+    )
     edge.add_arguments(parser)
     given = parser.parse_args(arguments)
     host, _, port = given.listen.rpartition(":")
@@ -68,6 +72,7 @@ def parse(arguments: Sequence[str]) -> Options:
         gateway_id=given.gateway_id,
         tls=tls,
         concurrency=max(1, given.concurrency),
+        compiled=not given.script,
         drain_s=given.drain,
         leave_envoy=given.leave_envoy,
         tell_s=max(0.5, given.tell),

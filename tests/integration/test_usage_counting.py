@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -158,6 +159,19 @@ def world() -> Iterator[World]:
         world.close()
 
 
+@pytest.fixture(scope="module")
+def scripted() -> Iterator[World]:
+    """A gateway that reads as one does that has no C compiler."""
+    world = World()
+    world.gateway = world.new_gateway("--script")
+    try:
+        world.plane.publish(endpoint(NAME, world.replica(answer)))
+        world.gateway.ready()
+        yield world
+    finally:
+        world.close()
+
+
 def shipped(world: World, path: str, count: int = 1) -> list[Request]:
     """What the control plane was told of calls of a path."""
 
@@ -199,6 +213,19 @@ def test_answers_pass_as_they_are_and_are_counted(world: World, got: dict[str, A
     if expected[:3] == (9, 4, False):  # the common kind of line
         text = next(line for line in world.plane.shipped if read(line)["path"] == path)
         assert isinstance(next(used_in(text.encode())), Tokens)
+
+
+def test_the_script_counts_as_the_module_does(world: World, scripted: World) -> None:
+    assert bool(shutil.which("cc")) == (
+        "dynamic_modules" in (world.gateway.home / "bootstrap.json").read_text()
+    )
+    assert "dynamic_modules" not in (scripted.gateway.home / "bootstrap.json").read_text()
+    for path, (body, _, expected) in ANSWERS.items():
+        method, content = ("GET", b"") if path == "/v1/models" else ("POST", QUESTION)
+        got = scripted.gateway.call(method, f"/v1/{NAME}{path}", token=scripted.key.token(), body=content)
+        assert got.body == body
+        said = (expected[0], len(body) // 4, *expected[2:]) if expected[1] < 0 else expected
+        assert counts(shipped(scripted, path)[0]) == said, path
 
 
 def test_streams_that_break_off_are_estimated(world: World) -> None:
