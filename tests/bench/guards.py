@@ -109,7 +109,8 @@ def _denials(work: Path, small: Guarded) -> Iterator[Result]:
         limits = Limits(tokens_per_month=tokens_per_month)
         return (Caller(SUBJECT, ROOMY), *(Caller(subject, limits) for subject in tokens))
 
-    gateway.publish(callers=limited(10**9))
+    gateway.publish(callers=limited(10**9), revoked=())  # none of those revocations
+    until(lambda: gateway.get(PATH, some[0]).status == 200)  # workers follow a moment later
     for token in tokens.values():
         assert gateway.get(PATH, token).status == 200
     file = gateway.home / "xds" / names.DENIALS
