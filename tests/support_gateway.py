@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+import psutil
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
@@ -460,6 +461,10 @@ def envoy_available() -> bool:
     return False
 
 
+def is_running(pid: int | None) -> bool:
+    return pid is not None and psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
 class World:
     """One control plane, one gateway, and what a test puts behind them; all gone at the end."""
 
@@ -480,6 +485,13 @@ class World:
         replica = Replica(handler, name)
         self._closing.callback(replica.close)
         return replica
+
+    def serves(self, name: str, gateway: Gateway | None = None) -> bool:
+        """Whether an endpoint answers, by this gateway, or by the first."""
+        try:
+            return (gateway or self.gateway).get(f"/v1/{name}/x", self.key.token()).status == 200
+        except OSError:
+            return False
 
     def on_close(self, work: Callable[[], None]) -> None:
         self._closing.callback(work)
