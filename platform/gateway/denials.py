@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway import names
+from gateway.matching import header, said, verdict
 from gateway.targets import Caller, EndpointTarget
 
 Json = dict[str, Any]
@@ -52,12 +53,12 @@ def extension(denied: Iterable[Denial]) -> Json:
     found = {item.subject: item for item in sorted(denied, key=lambda d: (d.window == names.MONTH, d))}
     config: Json = {"@type": names.TYPE + "extensions.filters.http.rbac.v3.RBAC"}
     if found:
-        callers = {d.subject: _verdict(d.name, "DENY") for d in found.values() if d.kind == names.CALLER}
+        callers = {d.subject: verdict(d.name, "DENY") for d in found.values() if d.kind == names.CALLER}
         paths: Json = {}
         for item in found.values():
             if item.kind == names.ENDPOINT:
                 paths |= _paths(item)
-        passed = _verdict("within", "ALLOW")
+        passed = verdict("within", "ALLOW")
         if paths:
             passed = {"matcher": _tree(":path", "prefix_match_map", paths, passed)}
         if callers:
@@ -72,29 +73,19 @@ def extension(denied: Iterable[Denial]) -> Json:
 
 def _paths(item: Denial) -> Json:
     """Exactly those that its route takes: a path that only begins with its id is an unknown endpoint's."""
-    base, refused = f"/v1/{item.subject}", _verdict(item.name, "DENY")
-    alone = {"single_predicate": {"input": _header(":path"), "value_match": {"exact": base}}}
+    base, refused = f"/v1/{item.subject}", verdict(item.name, "DENY")
+    alone = said(":path", {"exact": base})
     bare = {
         "matcher": {
             "matcher_list": {"matchers": [{"predicate": alone, "on_match": refused}]},
-            "on_no_match": _verdict("within", "ALLOW"),
+            "on_no_match": verdict("within", "ALLOW"),
         }
     }
     return {base: bare, base + "/": refused, base + "?": refused}
 
 
-def _tree(header: str, kind: str, table: Json, otherwise: Json) -> Json:
+def _tree(name: str, kind: str, table: Json, otherwise: Json) -> Json:
     return {
-        "matcher_tree": {"input": _header(header), kind: {"map": dict(sorted(table.items()))}},
+        "matcher_tree": {"input": header(name), kind: {"map": dict(sorted(table.items()))}},
         "on_no_match": otherwise,
     }
-
-
-def _header(name: str) -> Json:
-    config = {"@type": names.TYPE + "type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": name}
-    return {"name": name, "typed_config": config}
-
-
-def _verdict(name: str, action: str) -> Json:
-    verdict = {"@type": names.TYPE + "config.rbac.v3.Action", "name": name, "action": action}
-    return {"action": {"name": "verdict", "typed_config": verdict}}

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from gateway import names, request_limits
+from gateway import names, request_limits, websockets
+from gateway.matching import header, verdict
 from gateway.targets import Caller, TokenPolicy
 
 Json = dict[str, Any]
@@ -78,38 +79,24 @@ def access(revoked: Iterable[str], callers: Iterable[Caller] = ()) -> Json:
     """Refuses the tokens of these grants, however many there are: one look-up for each request. And a second one for
     what a request of these callers costs (gateway.request_limits)."""
     # A table can't be empty; no grant is called "-".
-    table = {grant: _verdict(names.REVOKED, "DENY") for grant in ("-", *sorted(revoked))}
-    header = {
-        "name": "grant",
-        "typed_config": {
-            "@type": names.TYPE + "type.matcher.v3.HttpRequestHeaderMatchInput",
-            "header_name": names.GRANT_HEADER,
-        },
-    }
+    table = {grant: verdict(names.REVOKED, "DENY") for grant in ("-", *sorted(revoked))}
     return _extension(
         names.ACCESS_FILTER,
         {
             "@type": names.TYPE + "extensions.filters.http.rbac.v3.RBAC",
             "matcher": {
-                "matcher_tree": {"input": header, "exact_match_map": {"map": table}},
-                "on_no_match": request_limits.table(callers) or _verdict("not-revoked", "ALLOW"),
+                "matcher_tree": {"input": header(names.GRANT_HEADER), "exact_match_map": {"map": table}},
+                "on_no_match": request_limits.table(callers) or verdict("not-revoked", "ALLOW"),
             },
             "rules_stat_prefix": request_limits.TABLE,
         },
     )
 
 
-def _verdict(name: str, action: str) -> Json:
-    verdict = {"@type": names.TYPE + "config.rbac.v3.Action", "name": name, "action": action}
-    return {"action": {"name": "verdict", "typed_config": verdict}}
-
-
 def body_limit(max_bytes: int) -> Json:
     """413 by Content-Length; a longer body without one is cut off where it passes the limit."""
-    return _extension(
-        names.BODY_LIMIT_FILTER,
-        {
-            "@type": names.TYPE + "extensions.filters.http.body_size_limit.v3.BodySizeLimit",
-            "max_request_bytes": max_bytes,
-        },
-    )
+    limit = {
+        "@type": names.TYPE + "extensions.filters.http.body_size_limit.v3.BodySizeLimit",
+        "max_request_bytes": max_bytes,
+    }
+    return websockets.left_out(_extension(names.BODY_LIMIT_FILTER, limit))

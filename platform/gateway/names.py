@@ -33,6 +33,7 @@ RBAC_FILTER = "envoy.filters.http.rbac"
 CONTROL_PLANE = "control-plane"
 ACTIVATOR = "activator"
 UNKNOWN_ENDPOINT = "unknown-endpoint"
+NO_UPGRADE = "no-upgrade"
 
 # What a gateway tells the activator with a request. Nobody else can: callers' x-berth-* headers are dropped.
 ENDPOINT_HEADER = "x-berth-endpoint"
@@ -62,7 +63,6 @@ JWT_FAILURE = "failure"
 POLICY_PROJECT = "1-project"
 POLICY_SCOPE = "2-scope"
 POLICY_ROLE = "3-role"
-POLICY_UPGRADE = "upgrade"
 POLICY_UNTOLD = "untold"  # of a gateway that was not told whom to refuse (gateway.defaults)
 REVOKED = "revoked"  # what the access filter calls a token that was revoked
 

@@ -9,7 +9,7 @@ of a caller     from a table that is looked up by the token's subject: the secon
 of an endpoint  from its route
 
 The limiters are off but for the routes that need them. The buckets are shared by Envoy's threads. Each gateway has its
-own: N gateways let a caller who meets them all have N times its limit. WebSockets have a second set of them.
+own: N gateways let a caller who meets them all have N times its limit.
 
 Sources: envoyproxy.io, "Local rate limit", "Role Based Access Control (RBAC) Filter"; tried on 1.40 by
 tests/integration/test_gateway_limits.py.
@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway import names
+from gateway.matching import header, verdict
 from gateway.targets import Caller, EndpointTarget
 
 Json = dict[str, Any]
@@ -50,18 +51,11 @@ def table(callers: Iterable[Caller]) -> Json:
     prices = _prices(callers)
     if not prices:
         return {}
-    header = {
-        "name": "subject",
-        "typed_config": {
-            "@type": names.TYPE + "type.matcher.v3.HttpRequestHeaderMatchInput",
-            "header_name": names.SUBJECT_HEADER,
-        },
-    }
-    entries = {subject: _named(str(cost)) for subject, cost in prices.items()}
+    entries = {subject: verdict(str(cost), "ALLOW") for subject, cost in prices.items()}
     return {
         "matcher": {
-            "matcher_tree": {"input": header, "exact_match_map": {"map": entries}},
-            "on_no_match": _named(_FREE),
+            "matcher_tree": {"input": header(names.SUBJECT_HEADER), "exact_match_map": {"map": entries}},
+            "on_no_match": verdict(_FREE, "ALLOW"),
         }
     }
 
@@ -69,11 +63,6 @@ def table(callers: Iterable[Caller]) -> Json:
 def _prices(callers: Iterable[Caller]) -> dict[str, int]:
     limited = [(c.subject, c.limits.requests_per_minute) for c in callers]
     return {subject: price(limit) for subject, limit in sorted(limited) if limit}
-
-
-def _named(name: str) -> Json:
-    verdict = {"@type": names.TYPE + "config.rbac.v3.Action", "name": name, "action": "ALLOW"}
-    return {"action": {"name": "entry", "typed_config": verdict}}
 
 
 def route_metadata(target: EndpointTarget) -> Json:

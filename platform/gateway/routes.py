@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway import access_claim, answers, cors, names, request_limits
+from gateway import access_claim, answers, cors, names, request_limits, websockets
+from gateway.matching import every, header, said
 from gateway.targets import EndpointTarget, GatewayTargets, Serving, origin_of
 
 Json = dict[str, Any]
@@ -15,7 +16,7 @@ FOREVER = "0s"  # what Envoy calls no time limit
 
 
 def configuration(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> Json:
-    """The one route configuration: preflights, then the tree of all paths."""
+    """The one route configuration: what has nothing to do with paths, then the tree of all paths."""
     return {
         "@type": names.TYPE + "config.route.v3.RouteConfiguration",
         "name": names.ROUTE_CONFIG,
@@ -26,7 +27,7 @@ def configuration(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> J
                 "name": "gateway",
                 "domains": ["*"],
                 "matcher": {
-                    **_preflights(targets.console_origin),
+                    **_before_paths(targets.console_origin),
                     "on_no_match": {"matcher": _tree(targets, endpoints)},
                 },
                 "retry_policy": _retry_on_another(),
@@ -41,36 +42,38 @@ def configuration(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> J
     }
 
 
-def _preflights(console_origin: str) -> Json:
-    """What a browser asks before the console's pages call an endpoint: answered alike for every path, without token.
-
-    Not by Envoy's own filter for it (gateway.cors).
-    """
-    wanted = {
-        ":method": {"exact": "OPTIONS"},
-        "origin": {"exact": origin_of(console_origin)},
-        "access-control-request-method": {"safe_regex": {"google_re2": {}, "regex": ".+"}},
+def _before_paths(console_origin: str) -> Json:
+    """What is answered alike for every path, without a token."""
+    return {
+        "matcher_list": {
+            "matchers": [
+                _answered(_is_preflight(console_origin), _preflight()),
+                _answered(websockets.REFUSED, _direct(names.NO_UPGRADE, "/", 400)),
+            ]
+        }
     }
-    predicates = [
-        {"single_predicate": {"input": _header(n), "value_match": value}} for n, value in wanted.items()
-    ]
+
+
+def _answered(predicate: Json, route: Json) -> Json:
+    return {"predicate": predicate, "on_match": _leaf({**route, "typed_per_filter_config": _open_door()})}
+
+
+def _is_preflight(console_origin: str) -> Json:
+    """What a browser asks before the console's pages call an endpoint; not by Envoy's own filter (gateway.cors)."""
+    return every(
+        said(":method", {"exact": "OPTIONS"}),
+        said("origin", {"exact": origin_of(console_origin)}),
+        said("access-control-request-method", {"safe_regex": {"google_re2": {}, "regex": ".+"}}),
+    )
+
+
+def _preflight() -> Json:
     headers = (
         ("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"),
         ("access-control-allow-headers", "authorization, content-type, accept"),
         ("access-control-max-age", "600"),
     )
-    route = {
-        "name": "preflight",
-        "match": {"prefix": "/"},
-        "direct_response": {"status": 204},
-        "typed_per_filter_config": _open_door(),
-        "response_headers_to_add": answers.mutations(headers),
-    }
-    return {
-        "matcher_list": {
-            "matchers": [{"predicate": {"and_matcher": {"predicate": predicates}}, "on_match": _leaf(route)}]
-        }
-    }
+    return {**_direct("preflight", "/", 204), "response_headers_to_add": answers.mutations(headers)}
 
 
 def _tree(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> Json:
@@ -89,15 +92,10 @@ def _tree(targets: GatewayTargets, endpoints: list[EndpointTarget]) -> Json:
         leaves[f"/v1/{target.endpoint_id}"] = _endpoint_route(target, targets)
     return {
         "matcher_tree": {
-            "input": _header(":path"),
+            "input": header(":path"),
             "prefix_match_map": {"map": {key: _leaf(route) for key, route in leaves.items()}},
         }
     }
-
-
-def _header(name: str) -> Json:
-    config = {"@type": names.TYPE + "type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": name}
-    return {"name": name, "typed_config": config}
 
 
 def _leaf(route: Json) -> Json:

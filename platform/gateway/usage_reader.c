@@ -241,7 +241,8 @@ static void note(void *filter, reading *r) {
 
 #define CALLED __attribute__((visibility("default")))
 
-CALLED const char *envoy_dynamic_module_on_program_init(void) { return "v1.40.0"; }
+/* The interface's own version, not Envoy's. */
+CALLED const char *envoy_dynamic_module_on_program_init(void) { return "v0.2.0"; }
 
 CALLED const void *envoy_dynamic_module_on_http_filter_config_new(void *envoy, text name, text config) {
   (void)envoy, (void)name, (void)config;

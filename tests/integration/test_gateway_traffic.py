@@ -292,6 +292,29 @@ def test_the_limit_can_be_changed_while_running(world: World) -> None:
         world.gateway.publish(endpoint(ECHO, world.replica()), max_request_bytes=LIMIT)
 
 
+@pytest.mark.parametrize("letters", ["websocket", "WebSocket"])
+def test_the_limit_is_none_of_websockets(world: World, letters: str) -> None:
+    got: list[int] = []
+
+    def take(exchange: Exchange) -> None:
+        exchange.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+        )
+        got.append(len(exchange.reader.read(3000)))
+
+    world.gateway.publish(endpoint(OTHER, world.replica(take)), max_request_bytes=1000)
+    try:
+        with world.gateway.raw() as client:
+            head = f"GET /v1/{OTHER}/x HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {world.key.token()}\r\n"
+            client.sendall(f"{head}connection: upgrade\r\nupgrade: {letters}\r\n\r\n".encode())
+            assert client.recv(100).startswith(b"HTTP/1.1 101")
+            client.sendall(bytes(3000))
+            until(lambda: got, what="the replica has read all of it")
+        assert got == [3000]
+    finally:
+        world.gateway.publish(endpoint(ECHO, world.replica()), max_request_bytes=LIMIT)
+
+
 # --- replicas that fail -----------------------------------------------------------------------------------
 
 

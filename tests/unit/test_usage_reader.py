@@ -50,7 +50,15 @@ def test_without_a_compiler_there_is_none(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("source", "left"),
-    [("int nothing;\n", [".failed"]), ("int nothing", [])],  # Envoy does not load it: known from then on
+    [
+        ("int nothing;\n", [".failed"]),  # Envoy does not load it: known from then on
+        ("int nothing", []),
+        (
+            compiled_reader.SOURCE.read_text().replace('"v0.2.0"', '"v0.1.0"'),
+            [".failed"],
+        ),  # another interface's
+    ],
+    ids=["another library", "no C", "another interface"],
 )
 def test_what_is_no_module_is_none(
     compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, left: list[str]
