@@ -166,8 +166,8 @@ def _to_cluster(name: str) -> Json:
     below = {"pattern": {"regex": "^/v1/[^/]*/?"}, "substitution": "/"}
     return {
         "route": {"cluster": name, "regex_rewrite": below, "timeout": FOREVER, "idle_timeout": FOREVER},
-        # Credentials for the gateway are not the model server's business, nor is what a proxy says of the caller.
-        "request_headers_to_remove": ["authorization", "x-forwarded-for"],
+        # Credentials for the gateway are not the model server's business, nor is where the caller is.
+        "request_headers_to_remove": ["authorization", "x-forwarded-for", "x-envoy-external-address"],
     }
 
 

@@ -403,8 +403,7 @@ def test_behind_a_proxy_its_word_for_the_caller_counts_and_no_other(world: World
         headers = {**claims, "X-Forwarded-For": told}
         answer = gateway.call("GET", f"/v1/{ECHO}/x", token=world.key.token(), headers=headers)
         passed = {name.lower(): value for name, value in answer.json()["headers"]}
-        assert "claimed" not in passed.values()
-        assert "x-forwarded-for" not in passed
+        assert not {"claimed", caller} & set(passed.values())
         seen = gateway.call("POST", "/accounts-api/v2/auth/token", headers=headers, body=b"{}").json()
         forwarded = {name.lower(): value for name, value in seen["headers"]}["x-forwarded-for"]
         assert forwarded == caller
