@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -21,12 +21,13 @@ from endpoints.errors import describe
 from endpoints.models import Endpoint, Replica, ReplicaState, Status
 from endpoints.queue import reconcile_in
 from endpoints.snapshot_here import Here
+from endpoints.unbuilt import noted
 from gateway.activators import Activators
 from gateway.cluster import Cluster, Current
 from gateway.control import Report
 from gateway.leaving import UNKNOWN, Leaving, Sample
 from gateway.secret import activator_secret
-from gateway.snapshot import build, endpoint_digest
+from gateway.snapshot import Snapshot, build, endpoint_digest
 from gateway.targets import (
     Caller,
     EndpointTarget,
@@ -68,7 +69,7 @@ def asked() -> Cluster:
 @lru_cache(maxsize=1)
 def here() -> Here:
     """What this process tells gateways while Redis is away."""
-    return Here(lambda: build(targets()))
+    return Here(_built)
 
 
 def changed() -> None:
@@ -102,14 +103,14 @@ def _invalidate() -> None:
 
 
 def targets() -> GatewayTargets:
-    """The gateway's whole duty, from the database: a handful of queries at any size."""
+    """The gateway's whole duty, from the database: a handful of queries at any size. Raises what bad data raises."""
     ready: dict[str, list[Replica]] = {}
     columns = ("id", "endpoint_id", "host", "port", "unhealthy_since")
     for replica in Replica.objects.filter(state=ReplicaState.READY).only(*columns):
         ready.setdefault(replica.endpoint_id, []).append(replica)
     endpoints = Endpoint.objects.only(*_COLUMNS)
     return GatewayTargets(
-        endpoints=tuple(_target(item, ready.get(item.id, ())) for item in endpoints),
+        endpoints=tuple(_each(endpoints, ready)),
         tokens=TokenPolicy(
             issuer=settings.BERTH_PUBLIC_URL,
             audience=settings.BERTH_TOKEN_AUDIENCE,
@@ -124,6 +125,15 @@ def targets() -> GatewayTargets:
         revoked=tuple(grants.revoked(timezone.now())),
         callers=tuple(_callers()),
     )
+
+
+def _each(endpoints: Iterable[Endpoint], ready: Mapping[str, Iterable[Replica]]) -> Iterator[EndpointTarget]:
+    for item in endpoints:
+        try:
+            yield _target(item, ready.get(item.id, ()))
+        except Exception as error:
+            error.add_note(f"at the endpoint {item.id}")
+            raise
 
 
 def _callers() -> Iterable[Caller]:
@@ -162,7 +172,7 @@ _COLUMNS = (
 def poll(gateway_id: str, report: Report) -> Current | None:
     """One gateway's poll: note what it says, and answer with the snapshot it should have, None if it has it.
 
-    While Redis is away nothing is noted, and the answer comes from the database. Raises DatabaseError.
+    While Redis is away nothing is noted, and the answer comes from the database. Raises DatabaseError, CannotBuild.
     """
     if here().asks_redis():
         try:
@@ -201,7 +211,13 @@ def _poll(cluster: Cluster, gateway_id: str, report: Report) -> Current | None:
 def _rebuilt(cluster: Cluster, mark: str) -> Current:
     """From the database, for everybody. mark: read there before."""
     generation = cluster.generation()
-    return cluster.store(build(targets()), generation, mark)
+    return cluster.store(_built(cluster), generation, mark)
+
+
+def _built(cluster: Cluster | None = None) -> Snapshot:
+    """As the database has it now. cluster: what keeps the evidence if there is none."""
+    with noted(cluster):
+        return build(targets())
 
 
 # Each gateway's last two words, in this process: a change is a hint to look at those who wait for it. Two, because a

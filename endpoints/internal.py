@@ -20,6 +20,7 @@ from config.keyfiles import read_or_create
 from endpoints import activation, gateway_feed
 from endpoints.metrics import told
 from endpoints.metrics.told import unpack
+from endpoints.unbuilt import CannotBuild
 from endpoints.usage import ingest, token_counts
 from gateway.access_logs import Position
 from gateway.control import LOG_HEADER, Report, Shipment
@@ -38,7 +39,7 @@ def snapshot(request: HttpRequest) -> HttpResponse:
         current = gateway_feed.poll(request.headers.get("X-Berth-Gateway", "")[:100], report)
     except ValueError as error:
         return HttpResponse(f"no report: {error}\n", status=400, content_type="text/plain")
-    except DatabaseError as error:
+    except (DatabaseError, CannotBuild) as error:
         # The agent keeps what it has and asks again.
         return HttpResponse(f"{type(error).__name__}\n", status=503, content_type="text/plain")
     if current is None:

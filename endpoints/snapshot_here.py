@@ -42,7 +42,7 @@ class Here:
         return self._lost_at - before > _NEWS_S
 
     def current(self) -> Current:
-        """At most changes.LOOK_S behind the database. Raises DatabaseError."""
+        """At most changes.LOOK_S behind the database. Raises what `build` raises."""
         with self._building:
             last = self._built
             if last is None or not self._holds(last):

@@ -208,6 +208,9 @@ def _gateways() -> list[Family]:
     refuses = Family(
         "berth_gateway_refuses", "gauge", "1 if the gateway's Envoy refuses a part of what it was given last."
     )
+    unbuilt = Family(
+        "berth_gateway_snapshot_fails", "gauge", "1 if no snapshot of what is wanted now can be built."
+    )
     age = Family(
         "berth_gateway_snapshot_age_seconds",
         "gauge",
@@ -216,14 +219,16 @@ def _gateways() -> list[Family]:
     try:
         cluster = gateway_feed.cluster()
         version, gateways, ages = cluster.current_version(), cluster.gateways(), cluster.ages()
+        building = cluster.building()
     except RedisError as error:
         log.warning("Redis does not answer (%s): nothing is told of the gateways", error)
         return []
     known.add("", sum(one.live for one in gateways))
+    unbuilt.add("", building.unbuilt is not None)
     for one in gateways:
         mine = labelled({"gateway": one.gateway_id})
         serves = one.live and bool(version) and one.applied == version
         current.add(mine, serves and not one.rejected)
         refuses.add(mine, bool(one.rejected))
         age.add(mine, ages.get(one.gateway_id))
-    return [known, current, refuses, age]
+    return [known, current, refuses, unbuilt, age]

@@ -53,7 +53,22 @@ def _gateway() -> None:
             raise NotReady(f"gateway {gateway.gateway_id}: {gateway.rejected or 'serves nothing yet'}")
 
 
-CHECKS: dict[str, Callable[[], None]] = {"database": _database, "redis": _redis, "gateway": _gateway}
+def _snapshot() -> None:
+    """What gateways should serve can be built, so that what changes reaches them."""
+    unbuilt = gateway_feed.cluster().building().unbuilt
+    if unbuilt is not None:
+        raise NotReady(
+            f"the gateways' snapshot cannot be built, and no change reaches them: {unbuilt.evidence}. "
+            "Correct what this names; it is tried again by itself"
+        )
+
+
+CHECKS: dict[str, Callable[[], None]] = {
+    "database": _database,
+    "redis": _redis,
+    "gateway": _gateway,
+    "snapshot": _snapshot,
+}
 
 
 def _outcome(name: str, check: Callable[[], None]) -> str:

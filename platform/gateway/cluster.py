@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import secrets
+import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Set
@@ -30,6 +31,8 @@ _PREFIX = "berth:gateway"
 _INDEX = f"{_PREFIX}:index"
 _CURRENT = f"{_PREFIX}:current"
 _GENERATION = f"{_PREFIX}:generation"
+_NEWEST = f"{_PREFIX}:newest"
+_UNBUILT = f"{_PREFIX}:unbuilt"
 _COUNTING = f"{_PREFIX}:counting"
 _COUNTING_S = 10**9  # for ever; the time that is left tells since when
 _GIVEN_KEPT = 100  # a gateway takes the newest of what waits: it never works through so many
@@ -47,6 +50,29 @@ class Current:
     def of(cls, built: Snapshot) -> Current:
         """As gateways get it."""
         return cls(built.version, gzip.compress(built.body(), 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Unbuilt:
+    """No snapshot can be built. since, at: the first try that failed, and the last, in seconds since 1970."""
+
+    since: float
+    at: float
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Building:
+    """What became of the last tries to build a snapshot.
+
+    version  the newest that was built, "" if none is known. It is served until something changes
+    since    when it was, in seconds since 1970
+    unbuilt  why there is no newer one though there should be
+    """
+
+    version: str
+    since: float
+    unbuilt: Unbuilt | None
 
 
 class Cluster:
@@ -70,15 +96,35 @@ class Cluster:
     def store(self, built: Snapshot, generation: str, mark: str = "") -> Current:
         """Serve `built`, read from the database after `generation` and `mark` were, until one of them is another."""
         current = Current.of(built)
+        newest = _text(self._redis.hget(_NEWEST, "version"))
         pipe = self._redis.pipeline()
         _remember(pipe, built)
-        pipe.delete(_CURRENT)
+        if newest != current.version:
+            pipe.hset(_NEWEST, mapping={"version": current.version, "since": time.time()})
+        pipe.delete(_CURRENT, _UNBUILT)
         told = {"generation": generation, "mark": mark, "version": current.version}
         fields = {**told, "body": current.body.hex()}
         pipe.hset(_CURRENT, mapping=fields)
         pipe.expire(_CURRENT, CURRENT_S)
         pipe.execute()
         return current
+
+    def cannot_build(self, evidence: str, now: float) -> None:
+        """None could be built to `store`; noted until one is, or until nobody has tried for a while."""
+        pipe = self._redis.pipeline()
+        pipe.hsetnx(_UNBUILT, "since", now)
+        pipe.hset(_UNBUILT, mapping={"at": now, "evidence": evidence})
+        pipe.expire(_UNBUILT, KNOWN_S)
+        pipe.execute()
+
+    def building(self) -> Building:
+        """What became of the last tries."""
+        pipe = self._redis.pipeline()
+        pipe.hmget(_NEWEST, ["version", "since"])
+        pipe.hmget(_UNBUILT, ["since", "at", "evidence"])
+        (version, built), (since, at, evidence) = pipe.execute()
+        unbuilt = Unbuilt(float(since), float(at), _text(evidence) or "") if since and at else None
+        return Building(_text(version) or "", float(built or 0), unbuilt)
 
     def current_version(self, mark: str | None = None) -> str | None:
         """The version to compare an If-None-Match with; None: build and store a snapshot.
