@@ -37,9 +37,10 @@ from gateway.denial_file import Watch
 from gateway.options import Options, parse
 from gateway.poller import Poller, Serving
 from gateway.process import EnvoyProcess, PortTaken
+from gateway.rejections import in_one_line
 from gateway.shelf import Shelf
 from gateway.shipping import Shipping
-from gateway.taking import Taking, in_one_line
+from gateway.taking import Taking
 
 STATUS = "status.json"
 EXIT_PORT_TAKEN = 3

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from gateway import rejections
 from gateway.access_logs import Piece, Position
 from gateway.figures import Told
 
@@ -75,7 +76,7 @@ class Report:
         return cls(
             etag=headers.get("If-None-Match", "").strip('"')[:64],
             applied=headers.get("X-Berth-Applied", "")[:64],
-            rejected=headers.get("X-Berth-Rejected", "")[:500],
+            rejected=headers.get("X-Berth-Rejected", "")[: rejections.LIMIT],
             counted=counts is not None,
             streams=streams,
             gone="X-Berth-Gone" in headers,
@@ -318,4 +319,4 @@ class _Line:
 
 
 def _header_safe(text: str) -> str:
-    return "".join(c if " " <= c <= "~" else "?" for c in " ".join(text.split()))[:500]
+    return "".join(c if " " <= c <= "~" else "?" for c in " ".join(text.split()))[: rejections.LIMIT]

@@ -1,8 +1,6 @@
-"""What becomes of a snapshot that was fetched: what of it is taken, and what the control plane hears of the rest."""
+"""What becomes of a snapshot that was fetched: what of it is taken, and why the rest is not."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 from gateway import consistency, defaults, names
 from gateway.apply import Applier, Refusal
@@ -49,9 +47,3 @@ class Taking:
         refusals = self._applier.settle()
         files = {refusal.file for refusal in refusals}
         self.refused = (*(old for old in self.refused if old.file not in files), *refusals)
-
-
-def in_one_line(version: str, refused: Iterable[Refusal]) -> str:
-    """What the control plane hears of what is refused of a snapshot, "" if nothing is."""
-    texts = [f"{refusal.file}: {refusal.evidence}" for refusal in refused]
-    return f"{version} {'; '.join(texts)}" if texts else ""
