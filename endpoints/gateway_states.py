@@ -37,14 +37,14 @@ class Row:
 
     state     current, last (no newer one can be built), catching-up, behind, nothing, silent, stopped or unknown
     version   of the newest snapshot whose routes it serves, as far as it told
-    heard_s   since it was heard of, None if that was just forgotten
+    unheard_s since a silent or stopped one was heard of; None: unknown, or a moment
     behind_s  since a newer one was built
     """
 
     gateway_id: str
     state: str
     version: str
-    heard_s: float | None
+    unheard_s: float | None
     behind_s: float
     refused: Sequence[Refused]
 
@@ -84,7 +84,7 @@ def rows(
             one.gateway_id,
             _state(one, building, behind),
             one.applied,
-            ages.get(one.gateway_id),
+            None if one.live else ages.get(one.gateway_id),
             behind,
             [_refused(item) for item in rejections.read(one.rejected)],
         )
@@ -116,7 +116,7 @@ _UPDATE = _(
     "and restart the gateway's agent."
 )
 _ROUTING = (
-    _("It keeps the routes it had: what endpoints and replicas became since then is not reached through it."),
+    _("It keeps the routes it had: endpoints and replicas that are new or changed since then are not reached through it."),
     _(
         "If the evidence names an endpoint (its id begins with me-), undo the endpoint's last change or pause it. "
         "If it names none, gateway and control plane may be of different versions: update the control plane first, "

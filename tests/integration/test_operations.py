@@ -91,7 +91,7 @@ def test_a_snapshot_that_cannot_be_built_is_told_until_it_can(
     assert "No newer configuration can be built" in page
     assert "&lt;b&gt;ODD&lt;/b&gt;" in page
     assert f"at the endpoint {endpoint.id}" in page
-    assert "Has the last that was built" in page
+    assert "Serves the last one built" in page
     errors = [one.getMessage() for one in caplog.records if one.name == "endpoints.unbuilt"]
     assert len(errors) == 1, "once, however often gateways ask"
     assert "Traceback" in errors[0]

@@ -72,7 +72,7 @@ def test_every_file_has_words() -> None:
 )
 def test_the_states(report: GatewayReport, building: Building, state: str) -> None:
     (row,) = gateway_states.rows([report], {"g": 1.5}, building, NOW)
-    assert (row.state, row.heard_s) == (state, 1.5)
+    assert (row.state, row.unheard_s) == (state, None if report.live else 1.5)
 
 
 # ---- the page
