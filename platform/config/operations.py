@@ -55,7 +55,7 @@ def _gateway() -> None:
 
 def _snapshot() -> None:
     """What gateways should serve can be built, so that what changes reaches them."""
-    unbuilt = gateway_feed.cluster().building().unbuilt
+    unbuilt = gateway_feed.asked().building().unbuilt
     if unbuilt is not None:
         raise NotReady(
             f"the gateways' snapshot cannot be built, and no change reaches them: {unbuilt.evidence}. "
