@@ -116,7 +116,10 @@ _UPDATE = _(
     "and restart the gateway's agent."
 )
 _ROUTING = (
-    _("It keeps the routes it had: endpoints and replicas that are new or changed since then are not reached through it."),
+    _(
+        "It keeps the routes it had: endpoints and replicas that are new or changed since then are not reached "
+        "through it."
+    ),
     _(
         "If the evidence names an endpoint (its id begins with me-), undo the endpoint's last change or pause it. "
         "If it names none, gateway and control plane may be of different versions: update the control plane first, "
