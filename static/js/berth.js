@@ -136,6 +136,20 @@
     });
   }, true);
 
+  /* ---- a press is a click, also where the page moves meanwhile: the button that was left in place of another element
+     is not clicked by the browser, whose target is then what they have in common ---- */
+  var pressed = null;
+  document.addEventListener("pointerdown", function (event) {
+    var button = event.button === 0 && event.target.closest("button");
+    pressed = button ? { button: button, x: event.clientX, y: event.clientY } : null;
+  }, true);
+  document.addEventListener("pointerup", function (event) {
+    var at = pressed;
+    pressed = null;
+    if (!at || !at.button.isConnected || at.button.contains(event.target)) return;
+    if (Math.hypot(event.clientX - at.x, event.clientY - at.y) < 4) at.button.click();
+  }, true);
+
   /* ---- one click is one request: forms with data-once, and every POST form of the console ---- */
   document.addEventListener("submit", function (event) {
     var form = event.target;

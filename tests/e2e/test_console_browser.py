@@ -108,6 +108,29 @@ def choose(page: Page, model: str) -> None:
         page.locator("#id_model_id").select_option(option.get_attribute("value"))
 
 
+def test_a_press_counts_although_the_page_moves_meanwhile(running: Console, page: Page) -> None:
+    """Leaving a field by pressing a button may change the text above it."""
+    page.goto("/inference/create/")
+    button = page.get_by_role("button", name="Create endpoint")
+    field_error = page.locator(".field-error").first
+    box = button.bounding_box()
+    assert box is not None
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(20, 20)  # who has second thoughts
+    page.mouse.up()
+    assert field_error.count() == 0
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.locator("#summary").evaluate(
+        "card => { for (let i = 0; i < 4; i++) card.prepend(card.cloneNode(true)); }"
+    )
+    page.mouse.up()
+    expect(field_error).to_be_visible()
+
+
 def test_a_model_that_needs_gpus_greys_the_types_without(running: Console, page: Page) -> None:
     running.do("ready_model(Project.objects.get(name='Alpha'), 'needs-gpu', 'vllm', size_bytes=15 * 1024**3)")
     page.goto("/inference/create/")
