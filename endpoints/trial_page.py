@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -14,6 +13,7 @@ from endpoints.autoscaling import trial, words
 from endpoints.autoscaling.policy import Metric
 from endpoints.autoscaling.simulate import Simulation
 from endpoints.autoscaling.trial import Trial
+from endpoints.numbers import decimal
 from endpoints.steps_chart import StepsChart, steps_chart
 
 DECISIONS_SHOWN = 40
@@ -111,7 +111,7 @@ def _figures(tried: Trial) -> tuple[Figure, ...]:
             _("Replica-hours"),
             found.real.replica_hours,
             found.simulated.replica_hours,
-            lambda value: str(number_format(value, 1)),
+            lambda value: decimal(value, 1),
         )
     ]
     if found.real.cost is not None and found.simulated.cost is not None:
@@ -151,7 +151,7 @@ def _times(count: int) -> str:
 
 
 def _money(value: float, currency: str) -> str:
-    amount = str(number_format(value, 0 if value >= 1000 else 2, force_grouping=True))
+    amount = decimal(value, 0 if value >= 1000 else 2, grouped=True)
     return f"{currency} {amount}".replace(" ", "\u00a0")
 
 

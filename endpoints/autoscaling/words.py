@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.utils import timezone
-from django.utils.formats import number_format
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from endpoints.autoscaling.terms import Blocker, Metric, Rule
+from endpoints.numbers import decimal
 
 _TITLES: dict[str, Promise | str] = {
     Metric.CPU: "CPU",
@@ -219,4 +219,4 @@ def _number(value: float, decimals: int) -> str:
     if not math.isfinite(value):
         raise ValueError(f"{value} in a sentence")
     rounded = round(value, decimals)
-    return str(number_format(rounded, 0 if rounded == int(rounded) else decimals))
+    return decimal(rounded, 0 if rounded == int(rounded) else decimals)

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from django import template
-from django.utils.formats import number_format
 
+from endpoints.numbers import decimal
 from endpoints.usage.figures import By, Figures
 from endpoints.usage.page import UsageQuery
 
@@ -28,7 +28,7 @@ def money(figures: Figures) -> str:
 def _amount(amount: float, currency: str) -> str:
     """As static/js/endpoint-form.js writes prices."""
     places = 0 if amount >= 1000 or amount == int(amount) else 2
-    return f"{currency}\u00a0{number_format(amount, places, use_l10n=True, force_grouping=True)}"
+    return f"{currency}\u00a0{decimal(amount, places, grouped=True)}"
 
 
 @register.filter
@@ -38,7 +38,7 @@ def duration(ms: float | None) -> str:
         return "–"
     if ms < 1000:
         return f"{ms:.0f}\u00a0ms"
-    return f"{number_format(ms / 1000, 1 if ms < 10_000 else 0, use_l10n=True)}\u00a0s"
+    return f"{decimal(ms / 1000, 1 if ms < 10_000 else 0)}\u00a0s"
 
 
 @register.filter
@@ -46,14 +46,14 @@ def hours(value: float | None) -> str:
     """Replica-hours."""
     if value is None:
         return "–"
-    return number_format(value, 0 if value >= 100 else 2, use_l10n=True, force_grouping=True)
+    return decimal(value, 0 if value >= 100 else 2, grouped=True)
 
 
 @register.filter
 def percent(part: int, whole: int) -> str:
     """ "0.4", "12": per cent without its sign; "0" of nothing."""
     share = part / whole * 100 if whole else 0.0
-    return number_format(share, 0 if share >= 10 or share == int(share) else 1, use_l10n=True)
+    return decimal(share, 0 if share >= 10 or share == int(share) else 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ from runtimes.docker_errors import from_api, is_address_taken, is_missing, is_mi
 from runtimes.docker_gpus import uses
 from runtimes.docker_logs import follow, whole
 from runtimes.docker_network import Networks
-from runtimes.docker_observe import chosen_address, container_state, observation
+from runtimes.docker_observe import chosen_address, container_state, is_unexplained, observation
 from runtimes.docker_pull import pull_image
 from runtimes.docker_spec import container_config
 from runtimes.docker_usage import Usages
@@ -53,6 +53,7 @@ from runtimes.errors import InvalidSpec, RuntimeFailure, RuntimeUnreachable
 
 log = logging.getLogger(__name__)
 Reach = Literal["auto", "address", "published"]
+_Facts = dict[str, Any]  # of an inspect
 WEAKER = (
     "This machine cannot reach containers by their own address, so replicas are published on 127.0.0.1 and their"
     " networks have a way out: isolation is weaker than on Linux with a local Docker Engine."
@@ -60,6 +61,7 @@ WEAKER = (
 _EVENT_KINDS = ("start", "die", "oom", "destroy")
 _MAX_LOG_BYTES = 2_000_000
 _LOG_SILENCE_S = 3.0
+_EXPLANATION_S = 0.3  # why a container was killed is told apart from that it was
 _SILENCE_S = 600.0  # pulls, imports and builds say something more often than that
 
 
@@ -271,7 +273,7 @@ class DockerRuntime:
 
     def observe(self, name: str) -> Observation | None:
         with translated():
-            facts = self._inspect(name)
+            (facts,) = self._explained([self._inspect(name)])
         return observation(facts) if facts is not None and self._is_mine(facts) else None
 
     def list(self, labels: Mapping[str, str] | None = None) -> list[Observation]:
@@ -280,8 +282,20 @@ class DockerRuntime:
             rows = self._api().containers(
                 all=True, filters={"label": [f"{key}={value}" for key, value in wanted.items()]}
             )
-            inspected = [self._inspect(row["Id"]) for row in rows]
+            inspected = self._explained([self._inspect(row["Id"]) for row in rows])
         return [observation(facts) for facts in inspected if facts is not None]
+
+    def _explained(self, inspected: builtins.list[_Facts | None]) -> builtins.list[_Facts | None]:
+        """The same, and another look at those of which the engine may not know yet why they ended."""
+        now = datetime.now(UTC)
+        unexplained = {facts["Id"] for facts in inspected if facts is not None and is_unexplained(facts, now)}
+        if not unexplained:
+            return inspected
+        time.sleep(_EXPLANATION_S)
+        return [
+            self._inspect(facts["Id"]) if facts and facts["Id"] in unexplained else facts
+            for facts in inspected
+        ]
 
     def listening(self, name: str) -> tuple[Listener, ...] | None:
         with translated():
@@ -406,7 +420,7 @@ class DockerRuntime:
             self._reach = "address" if local and not in_a_machine and not rootless else "published"
         return self._reach == "published"
 
-    def _inspect(self, name: str) -> dict[str, Any] | None:
+    def _inspect(self, name: str) -> _Facts | None:
         try:
             return dict(self._api().inspect_container(name))
         except docker.errors.APIError as error:
@@ -414,5 +428,5 @@ class DockerRuntime:
                 return None
             raise
 
-    def _is_mine(self, facts: dict[str, Any]) -> bool:
+    def _is_mine(self, facts: _Facts) -> bool:
         return (facts["Config"].get("Labels") or {}).get(LABEL_OWNER) == self._owner

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from runtimes.contract import Address, ContainerState, Observation
 from runtimes.docker_spec import LABEL_PORT
+
+_KILLED = 137  # by SIGKILL
+_EXPLAINED_WITHIN = timedelta(seconds=1)
 
 
 def observation(facts: dict[str, Any]) -> Observation:
@@ -36,6 +39,20 @@ def container_state(facts: dict[str, Any]) -> ContainerState:
     if status in ("running", "paused", "restarting"):
         return ContainerState.RUNNING
     return ContainerState.EXITED
+
+
+def is_unexplained(facts: dict[str, Any], now: datetime) -> bool:
+    """Whether the engine may yet say that it was killed for its memory: that word and the end come to it apart."""
+    state = facts["State"]
+    ended = _time(state.get("FinishedAt"))
+    if (
+        container_state(facts) is not ContainerState.EXITED
+        or state.get("ExitCode") != _KILLED
+        or ended is None
+    ):
+        return False
+    limited = bool((facts.get("HostConfig") or {}).get("Memory"))
+    return limited and not state.get("OOMKilled") and timedelta() <= now - ended < _EXPLAINED_WITHIN
 
 
 def _address(facts: dict[str, Any]) -> Address | None:

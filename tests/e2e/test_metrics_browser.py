@@ -24,6 +24,7 @@ HIDDEN = ("gpu", "gpu_memory", "tokens", "queued", "kv_cache")
 # Painted pixels of a chart's canvas whose colour is near to the one given.
 INK = """([name, wanted]) => {
   const canvas = document.querySelector(`[data-chart=${name}] canvas`);
+  if (!canvas || !canvas.height) return 0;
   const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   let found = 0;
   for (let i = 0; i < data.length; i += 4) {
@@ -110,6 +111,11 @@ def chart(page: Page, name: str) -> Locator:
     return page.locator(f"[data-chart={name}]")
 
 
+def drawn(page: Page, name: str, colour: tuple[int, int, int]) -> None:
+    """Wait until a chart has lines of that colour. It gets its size when the page has its own."""
+    page.wait_for_function(f"args => ({INK})(args) > 100", arg=[name, colour])
+
+
 def legend(page: Page, name: str) -> dict[str, str]:
     """label → value, as they are read."""
     lines = chart(page, name).locator("[data-legend] li")
@@ -133,9 +139,7 @@ def point_at(page: Page, name: str, share: float) -> None:
 def test_charts_show_what_was_measured(measured: tuple[str, int], page: Page) -> None:
     look(page, measured[0])
     for name in SHOWN:
-        assert page.evaluate(INK, [name, BLUE_ON_LIGHT if name != "replicas" else (0, 0x85, 0x61)]) > 100, (
-            name
-        )
+        drawn(page, name, BLUE_ON_LIGHT if name != "replicas" else (0, 0x85, 0x61))
     for name in HIDDEN:
         expect(chart(page, name)).to_be_hidden()
     assert legend(page, "requests") == {"Requests": "10/s"}
@@ -214,7 +218,7 @@ def test_a_failed_fetch_is_said_and_leaves_the_picture(measured: tuple[str, int]
     state = page.locator("[data-state]")
     expect(state).to_contain_text("The figures could not be fetched: the server could not be reached")
     expect(state).to_contain_text("trying again in")
-    assert page.evaluate(INK, ["requests", BLUE_ON_LIGHT]) > 100
+    drawn(page, "requests", BLUE_ON_LIGHT)
     page.unroute_all()
     problem = {"detail": "The database is away."}
     page.route("**/metrics/?project*", lambda route: route.fulfill(status=503, json=problem))
@@ -251,9 +255,9 @@ def test_the_keyboard_moves_through_time(measured: tuple[str, int], page: Page) 
 def test_dark_light_and_language(running: Console, measured: tuple[str, int], page: Page) -> None:
     page.context.add_cookies([{"name": "django_language", "value": "vi", "url": running.url}])
     look(page, measured[0])
-    assert page.evaluate(INK, ["requests", BLUE_ON_LIGHT]) > 100
+    drawn(page, "requests", BLUE_ON_LIGHT)
     page.evaluate("window.berthTheme.choose('dark')")
-    page.wait_for_function(f"args => ({INK})(args) > 100", arg=["requests", BLUE_ON_DARK])
+    drawn(page, "requests", BLUE_ON_DARK)
     assert page.evaluate(INK, ["requests", BLUE_ON_LIGHT]) == 0
     assert "2,5" in legend(page, "in_flight").values()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway import files, names, snapshot
+from gateway import files, names, rejections, snapshot
 from gateway.targets import Caller, Limits
 from tests.support_gateway import Gateway, World, endpoint, is_running, until
 
@@ -161,6 +161,7 @@ def test_what_envoy_refuses_keeps_the_last_good_one(
     (said,) = gateway.status()["rejected"]
     assert said["file"] == file
     assert len(said["evidence"]) > 20
+    assert rejections.read(world.plane.polls[-1].rejected) == [rejections.Rejection(file, said["evidence"])]
     assert world.serves(NAME, gateway)
     kept = names.ROUTING if file in names.ROUTING else (file,)
     for name, content in before.items():  # all else is the newest
@@ -280,7 +281,8 @@ def test_denials_that_envoy_refuses_are_told_and_the_last_ones_stay(world: World
     good = gateway.envoy_pid()
     bad = world.plane.publish(callers=(denied, Caller("sa-\ud800", used_up)))  # no text that Envoy takes
     until(lambda: names.DENIALS in world.plane.polls[-1].rejected, what=gateway.output())
-    assert "Envoy" not in world.plane.polls[-1].rejected  # but why
+    (told,) = rejections.read(world.plane.polls[-1].rejected)
+    assert (told.file, "Envoy" in told.evidence) == (names.DENIALS, False)  # but why
     assert world.plane.polls[-1].applied == bad  # the routes are
     assert [item["file"] for item in gateway.status()["rejected"]] == [names.DENIALS]
     os.kill(good or 0, signal.SIGKILL)
