@@ -12,15 +12,16 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import redis
 from django.conf import settings
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.utils import timezone
 
 from config.keyfiles import read_or_create
@@ -121,6 +122,23 @@ class Control:
         self.token = read_or_create(settings.BERTH_GATEWAY_TOKEN_FILE)
 
 
+T = TypeVar("T")
+
+
+def written(work: Callable[[], T]) -> T:
+    """Done in one transaction, as soon as web's thread reads none of its tables: of an SQLite database in memory they
+    have locks that nobody waits for."""
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            with transaction.atomic():
+                return work()
+        except OperationalError as error:
+            if "table is locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
+
+
 @dataclass
 class Stage:
     """An endpoint of one project, open to everybody, and a gateway before it."""
@@ -141,15 +159,17 @@ class Stage:
         address = self.place.runtime.start(spec, avoid=addresses.held()).address
         assert address is not None
         values: dict[str, Any] = {"state": ReplicaState.READY, "ready_at": timezone.now()}
-        row = Replica.objects.create(
-            endpoint=self.endpoint,
-            revision=self.endpoint.revision,
-            slot=1,
-            attempt=self.endpoint.replicas.count() + 1,
-            name=spec.name,
-            host=address.host,
-            port=address.port,
-            **values,
+        values |= {"host": address.host, "port": address.port}
+        attempt = self.endpoint.replicas.count() + 1
+        row = written(
+            lambda: Replica.objects.create(
+                endpoint=self.endpoint,
+                revision=self.endpoint.revision,
+                slot=1,
+                attempt=attempt,
+                name=spec.name,
+                **values,
+            )
         )
         gateway_feed.changed()
         until(lambda: self.ask() == (200, spec.env["WHO"].encode()), what=f"{spec.name} answers")
@@ -157,10 +177,13 @@ class Stage:
 
     def ended(self, row: Replica, *, hold: bool = True) -> None:
         """Its container has died, and what belongs to it goes."""
-        with transaction.atomic():
+
+        def end() -> None:
             Replica.objects.filter(pk=row.pk).update(state=ReplicaState.FAILED, ended_at=timezone.now())
             if hold:
                 addresses.hold(row)
+
+        written(end)
         gateway_feed.changed()
         self.place.runtime.remove(row.name)
         self.place.runtime.remove_network(self.endpoint.project_id)
