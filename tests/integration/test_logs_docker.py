@@ -105,7 +105,7 @@ def test_a_container_that_prints_without_end_hurts_nobody(
     assert printed * 0.2 < said < printed * 5, "and in what order of magnitude"
     assert share <= 0.30
     assert growth < 30e6
-    assert late < 2
+    assert late < 5, "a flood holds up no other container, also beside other work"
     assert len(readers[1].came) > MEASURED_S / 0.5 * 0.8, "every line of the other one came"
 
     began = time.monotonic()
