@@ -142,7 +142,7 @@ def test_a_model_file_that_is_cut_off(drive: Driver, editor_actor: Actor, tiny: 
     file = Path(tiny.weights_path) / "tiny.gguf"
     file.write_bytes(file.read_bytes()[:200_000])
     replica = failed(drive, new_endpoint(editor_actor, tiny))
-    assert replica.reason_code == "model_file_corrupt"
+    assert replica.reason_code == "model_file_corrupt", replica.evidence
     assert "corrupted or incomplete" in replica.evidence["detail"]
 
 

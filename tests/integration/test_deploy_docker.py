@@ -212,7 +212,7 @@ def test_a_container_that_needs_more_memory_than_it_has(
         monkeypatch, "/opt/python/bin/python3", "-c", "print('growing', flush=True); x = b'x' * 10**9"
     )
     code, replica, endpoint = failure_of(drive, new_endpoint(editor_actor, custom(editor_actor)))
-    assert code == "out_of_memory"
+    assert code == "out_of_memory", replica.evidence
     assert "growing" in replica.evidence["logs"]
     assert "0.0625 GiB" in describe(endpoint.reason_code, endpoint.reason_params).message
 
