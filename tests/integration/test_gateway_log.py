@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import datetime
 
 import pytest
@@ -67,13 +67,10 @@ def answer(exchange: Exchange) -> None:
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    world = World()
-    try:
+    with closing(World()) as world:
         world.plane.publish(endpoint(NAME, world.replica(answer)))
         world.gateway.ready()
         yield world
-    finally:
-        world.close()
 
 
 def log(world: World) -> list[str]:

@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -148,28 +148,24 @@ def answer(exchange: Exchange) -> None:
         exchange.send(b"0\r\n\r\n")
 
 
+def serving(world: World) -> World:
+    world.plane.publish(endpoint(NAME, world.replica(answer)))
+    world.gateway.ready()
+    return world
+
+
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    world = World()
-    try:
-        world.plane.publish(endpoint(NAME, world.replica(answer)))
-        world.gateway.ready()
-        yield world
-    finally:
-        world.close()
+    with closing(World()) as world:
+        yield serving(world)
 
 
 @pytest.fixture(scope="module")
 def scripted() -> Iterator[World]:
     """A gateway that reads as one does that has no C compiler."""
-    world = World()
-    world.gateway = world.new_gateway("--script")
-    try:
-        world.plane.publish(endpoint(NAME, world.replica(answer)))
-        world.gateway.ready()
-        yield world
-    finally:
-        world.close()
+    with closing(World()) as world:
+        world.gateway = world.new_gateway("--script")
+        yield serving(world)
 
 
 def shipped(world: World, path: str, count: int = 1) -> list[Request]:
