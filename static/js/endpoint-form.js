@@ -132,6 +132,22 @@
     }
   });
 
+  /* Lists that the server makes anew. What was chosen while its answer was under way stays chosen, where it still can. */
+  var LISTS = { "instance-types": "input:checked", "id_model_id": "option:checked" };
+  var chosen = null;
+  document.addEventListener("htmx:beforeSwap", function (event) {
+    var list = event.detail.target;
+    var choice = LISTS[list.id] && list.querySelector(LISTS[list.id]);
+    chosen = choice && choice.value ? { value: choice.value, focused: choice === document.activeElement } : null;
+  });
+  document.addEventListener("htmx:afterSwap", function (event) {
+    var list = event.detail.target;
+    var again = chosen && list.querySelector('[value="' + CSS.escape(chosen.value) + '"]:not(:disabled)');
+    if (!again) return;
+    if (again.matches("option")) again.selected = true; else again.checked = true;
+    if (chosen.focused) again.focus({ preventScroll: true });
+  });
+
   /* A trial that is made again while one types stays unfolded where it was. */
   var unfolded = [];
   document.addEventListener("htmx:beforeSwap", function (event) {

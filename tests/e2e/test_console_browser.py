@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.support_browser import chromium, new_context
 from tests.support_console import PASSWORD, Console, console
@@ -141,6 +141,71 @@ def test_a_model_that_needs_gpus_greys_the_types_without(running: Console, page:
     expect(page.locator("[data-sum=type]")).to_have_text("–")
     expect(page.locator("details[data-framework=vllm]")).to_be_visible()
     expect(page.locator("details[data-framework='llama-cpp']")).to_be_hidden()
+
+
+def test_what_is_chosen_while_a_list_is_under_way_stays_chosen(running: Console, page: Page) -> None:
+    """The server greys the types for a model. Who knows what they want does not wait for its answer."""
+    project = "Project.objects.get(name='Alpha')"
+    running.do(f"ready_model({project}, 'quick-one'); ready_model({project}, 'quick-two')")
+    page.goto("/inference/create/")
+    model, size = page.locator("#id_model_id"), page.locator("input[value='a1-standard-4x16']")
+    one, two = (
+        model.locator("option", has_text=f"quick-{name}").get_attribute("value") for name in ("one", "two")
+    )
+
+    under_way = hold(page, "instance-types")
+    model.select_option(one)
+    size.check()
+    outdated = size.element_handle()
+    under_way()
+    page.wait_for_function("radio => !radio.isConnected", arg=outdated)
+    expect(size).to_be_checked()
+    expect(size).to_be_focused()
+    expect(page.locator("[data-sum=type]")).to_have_text("a1-standard-4x16")
+
+    under_way = hold(page, "create/models")
+    page.get_by_role("button", name="Refresh the list of models").click()
+    model.select_option(two)
+    outdated = model.locator("option").first.element_handle()
+    under_way()
+    page.wait_for_function("option => !option.isConnected", arg=outdated)
+    expect(model).to_have_value(str(two))
+    expect(page.locator("[data-sum=model]")).to_have_text("quick-two")
+    expect(size).to_be_checked()
+
+
+def test_of_two_lists_under_way_the_last_asked_for_stands(running: Console, page: Page) -> None:
+    running.do(
+        "ready_model(Project.objects.get(name='Alpha'), 'two-lists', 'vllm', size_bytes=15 * 1024**3);"
+        "from endpoints.models import Region; Region.objects.create(code='elsewhere', name='Elsewhere')"
+    )
+    page.goto("/inference/create/")
+    model, no_gpu = page.locator("#id_model_id"), page.locator("input[value='a1-standard-4x16']")
+    under_way = hold(page, "instance-types")
+    page.locator("#id_region").select_option("elsewhere")
+    model.select_option(model.locator("option", has_text="two-lists").get_attribute("value"))
+    outdated = no_gpu.element_handle()
+    under_way(2)
+    page.wait_for_function("radio => !radio.isConnected", arg=outdated)
+    page.wait_for_load_state("networkidle")
+    expect(no_gpu).to_be_disabled()
+
+
+def hold(page: Page, address: str) -> Callable[..., None]:
+    """Requests to what has `address` in it wait until the returned function is called, which waits until there are as
+    many as it is told, and lets the last one through first."""
+    held: list[Route] = []
+    free = False
+    page.route(re.compile(address), lambda route: route.continue_() if free else held.append(route))
+
+    def let_go(many: int = 1) -> None:
+        nonlocal free
+        eventually(lambda: page.title() and len(held) >= many, f"{address} is asked for")
+        free = True
+        for route in reversed(held):
+            route.continue_()
+
+    return let_go
 
 
 def test_a_deployment_is_followed_without_a_request_or_reload(running: Console, page: Page) -> None:
