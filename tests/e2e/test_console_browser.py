@@ -287,6 +287,20 @@ def test_delete_wants_the_name_typed(running: Console, page: Page) -> None:
     assert running.do(f"get({endpoint!r}).deleting_at") is not None
 
 
+def test_a_press_before_the_scripts_are_there_is_kept_until_then(running: Console, page: Page) -> None:
+    """A page is seen before all of its scripts have come. A dangerous button asks even then."""
+    endpoint = running.do(f"new('hasty', {EDITOR!r})")
+    for button, then in (("Delete", "Type hasty to confirm"), ("Copy URL", "Copied")):
+        under_way = hold(page, r"berth(\.\w+)?\.js")
+        page.goto(f"/inference/{endpoint}/", wait_until="commit")
+        page.get_by_role("button", name=button, exact=True).first.click()
+        assert page.evaluate("window.berth") is None, "they are not there yet"
+        under_way()
+        expect(page.get_by_text(then).first).to_be_visible()
+        page.unroute_all()
+    assert running.do(f"get({endpoint!r}).deleting_at") is None
+
+
 def test_copy_says_that_it_copied(running: Console, page: Page) -> None:
     endpoint = running.do(f"new('copied', {EDITOR!r})")
     page.goto("/inference/?search=copied")
