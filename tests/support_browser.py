@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.support import require
+
+PATIENCE_MS = 15_000  # nothing on a page may take longer, beside other work too
 
 FLAGS = (
     "--no-sandbox",  # tests run as root on bare machines
@@ -28,6 +30,7 @@ def chromium() -> Iterator[Browser]:
     """A headless Chromium from PATH, ended with the block."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     require("chromium", program is not None, "no chromium on PATH")
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         yield browser
@@ -35,7 +38,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def new_context(browser: Browser, **options: Any) -> BrowserContext:
-    """A clean profile that may use the clipboard; nothing on a page may take longer than 15 s."""
+    """A clean profile that may use the clipboard; nothing on a page may take longer than PATIENCE_MS."""
     context = browser.new_context(
         **{
             "viewport": {"width": 1440, "height": 1000},
@@ -43,7 +46,7 @@ def new_context(browser: Browser, **options: Any) -> BrowserContext:
             **options,
         }
     )
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE_MS)
     return context
 
 

@@ -32,7 +32,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def eventually(look: Callable[[], T], what: str, timeout_s: float = 15.0) -> T:
+def eventually(look: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
     """The first true answer of `look`; fails the test, naming `what`, if there is none in time."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from launcher import weights
 from tests.support import require
@@ -123,7 +124,10 @@ def create_endpoint(page: Page, name: str, model: str, replicas: int = 1) -> Non
     page.locator("#id_max_replicas").fill(str(replicas))
     page.locator("#id_min_replicas").fill(str(replicas))
     page.get_by_role("button", name="Create endpoint").click()
-    page.wait_for_url(re.compile(r"/inference/me-[0-9a-f-]+/$"))
+    try:
+        page.wait_for_url(re.compile(r"/inference/me-[0-9a-f-]+/$"))
+    except PlaywrightTimeout:
+        pytest.fail(f"no endpoint was made: {page.locator('main').inner_text()}")
 
 
 def copied(page: Page, button: str) -> str:

@@ -44,7 +44,7 @@ def test_the_next_look_of_the_chain_is_not_taken_for_the_last_one(sent: Sent) ->
         queue.reconcile_in("me-1", 0.2)
         return len(sent) == 2
 
-    eventually(second, "the mark of the first look ends with its delay", 5)
+    eventually(second, "the mark of the first look ends with its delay")
     assert time.monotonic() - began >= 0.19
 
 

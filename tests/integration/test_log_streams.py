@@ -252,7 +252,7 @@ def test_curl_follows_with_a_token(running: Console, tmp_path: Path) -> None:
             eventually(lambda: shown.read_text() == "first\n", "the tail")
             for number in range(3):
                 running.do(f"log_tail.publish({name!r}, ['n {number}'])")
-                eventually(lambda n=number: shown.read_text().endswith(f"n {n}\n"), "a line", 3)
+                eventually(lambda n=number: shown.read_text().endswith(f"n {n}\n"), "a line")
             assert process.poll() is None
         finally:
             process.kill()

@@ -156,7 +156,7 @@ def test_nothing_survives_a_killed_front(place: Path) -> None:
         running.line(r"web +ready")
         running.line(r"worker +ready")
         running.send(signal.SIGKILL)
-        eventually(lambda: not processes_of(place), "its processes have ended", 5)
+        eventually(lambda: not processes_of(place), "its processes have ended")
 
 
 def test_the_next_start_ends_what_a_killed_front_left(place: Path) -> None:
@@ -167,7 +167,7 @@ def test_the_next_start_ends_what_a_killed_front_left(place: Path) -> None:
         running.process.wait(5)
         assert len(processes_of(place)) == 1  # it ignores the kernel's SIGTERM
         assert home.stop_leftovers(place / "run", wait_s=0.5) == ["worker"]
-        eventually(lambda: not processes_of(place), "it is gone", 5)
+        eventually(lambda: not processes_of(place), "it is gone")
 
 
 def test_a_pid_that_was_given_to_another_process_is_left_alone(place: Path) -> None:

