@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
@@ -18,8 +20,10 @@ import psutil
 
 from gateway.secret import activator_secret
 from gateway.targets import EndpointTarget, Serving
-from tests.support_gateway import ROOT, World, endpoint, until
+from tests.support_gateway import ROOT, Answer, World, endpoint, until
 from tests.support_replica import Exchange, Replica
+
+CHAT = "/v1/me-1/v1/chat/completions"
 
 
 def sleeping(name: str, **fields: Any) -> EndpointTarget:
@@ -172,3 +176,31 @@ def streaming(*pieces: bytes, content_type: str = "text/event-stream") -> Callab
         exchange.send(b"0\r\n\r\n")
 
     return handle
+
+
+def send(world: World, path: str = CHAT, body: bytes = b"{}", method: str = "POST", **headers: str) -> Answer:
+    given = {"content-type": "application/json"} | {k.replace("_", "-"): v for k, v in headers.items()}
+    return world.gateway.call(method, path, token=world.key.token(), body=body, headers=given)
+
+
+def chat(world: World, stream: bool = False) -> Answer:
+    return send(world, body=json.dumps({"model": "m", "messages": [], "stream": stream}).encode())
+
+
+def data_of(answer: Answer) -> list[str]:
+    """The events of a stream; comments left out."""
+    return [
+        line.removeprefix("data: ") for line in answer.body.decode().split("\n") if line.startswith("data: ")
+    ]
+
+
+def leaver(world: World, size: int, path: str = CHAT) -> socket.socket:
+    """A caller who has sent as much of its body as is taken."""
+    caller = world.gateway.raw()
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {world.key.token()}\r\n"
+    caller.sendall(f"{head}content-length: {size}\r\n\r\n".encode())
+    caller.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while size > 0:
+            size -= caller.send(b"x" * min(size, 65536))
+    return caller

@@ -76,3 +76,17 @@ def crowded_endpoint(actor: Actor) -> Endpoint:
     )
     Gpu.objects.create(uuid="GPU-0", node=node, model="rtx2080ti", replica=replica)
     return made
+
+
+def filled(model_id: object, **changes: Any) -> dict[str, str]:
+    """What the create page submits."""
+    values = {
+        "name": "embed-01",
+        "region": "HCM",
+        "model_id": str(model_id),
+        "instance_type": "local-cpu",
+        "min_replicas": "1",
+        "max_replicas": "2",
+        "private": "on",
+    }
+    return {key: value for key, value in {**values, **changes}.items() if value is not None}

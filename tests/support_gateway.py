@@ -21,12 +21,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import jwt
 import psutil
-from cryptography.hazmat.primitives.asymmetric import rsa
-from jwt.algorithms import RSAAlgorithm
 
-from gateway import access_claim, snapshot
+from gateway import snapshot
 from gateway.access_logs import Position
 from gateway.admin import Admin
 from gateway.control import LOG_HEADER, USAGE_PATH, Report, Shipment
@@ -36,10 +33,9 @@ from gateway.targets import EndpointTarget, GatewayTargets, Serving, TokenPolicy
 from tests.support import require
 from tests.support_access_log import read
 from tests.support_replica import Exchange, Replica
+from tests.support_tokens import AUDIENCE, ISSUER, Key, bearer, jwks
 
 ROOT = Path(__file__).resolve().parent.parent
-ISSUER = "http://iam.test"
-AUDIENCE = "berth-gateway"
 CONSOLE = "http://console.test:8000"
 ROLES = ("aiplatform.user", "aiplatform.editor", "aiplatform.admin")
 CONTROL_TOKEN = "a-gateway-token"
@@ -60,52 +56,6 @@ def until(check: Callable[[], Any], timeout_s: float = 15, what: str = "") -> An
             return result
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what or check}"
         time.sleep(0.02)
-
-
-# --- tokens -----------------------------------------------------------------------------------------------
-
-
-class Key:
-    """One signing key."""
-
-    def __init__(self, kid: str) -> None:
-        self.kid = kid
-        self.private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-    @property
-    def jwk(self) -> dict[str, Any]:
-        return {**json.loads(RSAAlgorithm.to_jwk(self.private.public_key())), "kid": self.kid}
-
-    def token(self, *, alg: str = "RS256", headers: dict[str, Any] | None = None, **claims: Any) -> str:
-        content = {
-            "iss": ISSUER,
-            "aud": AUDIENCE,
-            "sub": "sa-1",
-            "jti": "j-1",
-            "iat": int(time.time()),
-            "exp": int(time.time()) + 600,
-            "project": "p1",
-            "roles": ["aiplatform.user"],
-            "grant": "sa-1:1",
-            **claims,
-        }
-        content = {"access": _access(content), **content}
-        content = {k: v for k, v in content.items() if v is not None}
-        return jwt.encode(content, self.private, alg, headers={"kid": self.kid, **(headers or {})})
-
-
-def _access(claims: dict[str, Any]) -> str | None:
-    """The claim that goes with `project`, `roles` and `endpoints`; None where those are of no use."""
-    parts = claims["project"], claims["roles"], claims.pop("endpoints", None)
-    return access_claim.text(*parts) if isinstance(parts[0], str) and isinstance(parts[1], list) else None
-
-
-def jwks(*keys: Key) -> str:
-    return json.dumps({"keys": [k.jwk for k in keys]})
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
 
 
 # --- control plane ----------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from gateway.targets import ReplicaTarget, Serving
 from tests.bench.gateway import MANY, NAME, Contender, _wrk, nginx, program_path
 from tests.bench.result import Result
 from tests.support_activator import Activator, sleeping
-from tests.support_gateway import ControlPlane, Gateway, Key, endpoint
+from tests.support_gateway import ControlPlane, Gateway, endpoint
+from tests.support_tokens import Key
 
 PAIRS = 12
 SECONDS = 1

@@ -23,17 +23,8 @@ from cryptography.hazmat.primitives import serialization
 from gateway import consistency, counting, snapshot
 from gateway.targets import EndpointTarget, ReplicaTarget, Serving
 from tests.bench.result import Result
-from tests.support_gateway import (
-    AUDIENCE,
-    ISSUER,
-    ControlPlane,
-    Gateway,
-    Key,
-    bearer,
-    endpoint,
-    free_port,
-    until,
-)
+from tests.support_gateway import ControlPlane, Gateway, endpoint, free_port, until
+from tests.support_tokens import AUDIENCE, ISSUER, Key, bearer
 
 HERE = Path(__file__).resolve().parent
 NAME = "me-00000000-0000-4000-8000-0000000be7c4"

@@ -32,8 +32,9 @@ from tests.bench.gateway import (
     program_path,
 )
 from tests.bench.result import Result
-from tests.support_gateway import ControlPlane, Gateway, Key, endpoint, free_port, until
+from tests.support_gateway import ControlPlane, Gateway, endpoint, free_port, until
 from tests.support_replica import Replica
+from tests.support_tokens import Key
 
 ENDPOINTS = ACCOUNTS = 2000
 REVOKED = 200

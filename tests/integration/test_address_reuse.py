@@ -12,7 +12,6 @@ import secrets
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,15 +127,18 @@ T = TypeVar("T")
 def written(work: Callable[[], T]) -> T:
     """Done in one transaction, as soon as web's thread reads none of its tables: of an SQLite database in memory they
     have locks that nobody waits for."""
-    deadline = time.monotonic() + 5
-    while True:
+
+    def tried() -> tuple[T] | None:
         try:
             with transaction.atomic():
-                return work()
+                return (work(),)
         except OperationalError as error:
-            if "table is locked" not in str(error) or time.monotonic() > deadline:
+            if "table is locked" not in str(error):
                 raise
-        time.sleep(0.01)
+            return None
+
+    done: tuple[T] = until(tried, what="nobody reads its tables")
+    return done[0]
 
 
 @dataclass

@@ -16,10 +16,11 @@ import pytest
 
 from tests.support import require
 from tests.support_days import Day, day
-from tests.support_gateway import Gateway, Key
+from tests.support_gateway import Gateway
 from tests.support_platform import place
 from tests.support_processes import eventually, processes_of
 from tests.support_runtimes import clean_up, engine_answers
+from tests.support_tokens import Key
 
 pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.envoy, pytest.mark.timeout(240)]
 

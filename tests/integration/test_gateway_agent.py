@@ -23,8 +23,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway import names
-from tests.support_gateway import Gateway, World, bearer, endpoint, is_running, until
+from tests.support_gateway import Gateway, World, endpoint, is_running, until
 from tests.support_replica import Exchange
+from tests.support_tokens import bearer
 
 pytestmark = pytest.mark.envoy
 

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives import serialization
 
 from iam.addresses import address_of
 from iam.origin import request_id_of
-from tests.support_gateway import CONSOLE, Key, World, bearer, endpoint, until
+from tests.support_gateway import CONSOLE, World, endpoint, until
+from tests.support_tokens import Key, bearer
 
 pytestmark = pytest.mark.envoy
 

@@ -16,8 +16,9 @@ import websockets.sync.server
 from gateway.leaving import GatewayReport, Leaving, Sample, leaving
 from gateway.snapshot import build
 from gateway.targets import EndpointTarget, ReplicaTarget, Serving, address_text
-from tests.support_gateway import World, bearer, endpoint, until
+from tests.support_gateway import World, endpoint, until
 from tests.support_replica import Exchange
+from tests.support_tokens import bearer
 
 pytestmark = pytest.mark.envoy
 

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.figures import EndpointFigures, add_bins, bin_of, quantile
-from tests.support_gateway import World, bearer, endpoint, until
+from tests.support_gateway import World, endpoint, until
 from tests.support_replica import Exchange
+from tests.support_tokens import bearer
 
 pytestmark = pytest.mark.envoy
 

